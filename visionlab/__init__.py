@@ -1,6 +1,8 @@
 """visionlab: four ideas for vision models, each a component that stands alone.
 
-Sub-packages load on first use: ``import visionlab; visionlab.masking.create_mask("green", grid=(14, 14))``.
+Sub-packages load on first use::
+    import visionlab
+    mask = visionlab.masking.create_mask("green", grid=(14, 14))
 """
 
 from visionlab.registry import lazy_exports

@@ -28,11 +28,12 @@ def suggest(name: str, known: Iterable[str]) -> str:
     if not known:
         return "None is known here."
     folded = {k.casefold(): k for k in known}
-    close = difflib.get_close_matches(str(name).casefold(), folded, n=1)
-    hint = f"Did you mean '{folded[close[0]]}'? " if close else ""
-    shown = ", ".join(f"'{k}'" for k in known[:_SHOW_AT_MOST])
-    more = f" and {len(known) - _SHOW_AT_MOST} more" if len(known) > _SHOW_AT_MOST else ""
-    return f"{hint}Known: {shown}{more}."
+    close = [folded[c] for c in difflib.get_close_matches(str(name).casefold(), folded, n=3)]
+    if len(known) > _SHOW_AT_MOST:  # the nearest few serve better than the first of the alphabet
+        near = f"Did you mean {' or '.join(map(repr, close))}? " if close else ""
+        return f"{near}{len(known)} names are known."
+    hint = f"Did you mean '{close[0]}'? " if close else ""
+    return f"{hint}Known: {', '.join(map(repr, known))}."
 
 
 class Registry:

@@ -1,0 +1,320 @@
+"""Weights and resolved config in one plain file; the model again from the file alone.
+
+A checkpoint is a dict of tensors, numbers, strings and dicts. It loads with ``weights_only=True``
+and holds, beside ``state_dict``, ``visionlab = {"format", "version", "config"}``.
+"""
+
+import json
+import os
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+import visionlab
+from visionlab import config as configs
+
+FORMAT = 1
+# on rebuilding, weights come from the checkpoint: nothing is fetched or read besides
+_WEIGHT_SOURCES = {"pretrained", "checkpoint_path", "weights"}
+
+
+class CheckpointError(ValueError):
+    """A file that is no checkpoint, or not one of this model."""
+
+
+def save(payload: Mapping[str, Any], path: str | Path) -> None:
+    """Write a checkpoint so that ``path`` is at any moment the old file or the new one, whole.
+
+    Raises:
+        OSError: the disk is full or not writable; the old file is intact.
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".part")
+    part = Path(name)
+    try:
+        with os.fdopen(handle, "wb") as file:
+            torch.save(dict(payload), file)
+            file.flush()
+            os.fsync(file.fileno())
+        part.replace(path)
+    except (OSError, RuntimeError) as error:  # torch reports a failed write as RuntimeError
+        raise OSError(
+            f"could not write {path} ({error}); what stood there before is intact. Free some "
+            "space or choose another output folder"
+        ) from error
+    finally:
+        part.unlink(missing_ok=True)
+
+
+def read(path: str | Path) -> dict[str, Any]:
+    """The plain content of a checkpoint or of a ``.safetensors`` file, on the CPU.
+
+    Raises:
+        FileNotFoundError: no such file.
+        CheckpointError: truncated, not a checkpoint, or it wants to run code on loading.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"no checkpoint at {path}; give the path of an existing file")
+    if path.suffix == ".safetensors":
+        from safetensors import SafetensorError
+        from safetensors.torch import load_file
+
+        try:
+            return load_file(path)
+        except SafetensorError as error:
+            raise CheckpointError(
+                f"{path} is truncated or no safetensors file ({error})"
+            ) from error
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # torch raises many kinds for a broken file
+        kind = (
+            "holds objects other than plain data"
+            if "WeightsUnpickler" in str(error)
+            else ("is truncated or no checkpoint")
+        )
+        raise CheckpointError(f"{path} {kind}: {str(error).splitlines()[0]}") from error
+    if not isinstance(content, dict):
+        raise CheckpointError(
+            f"{path} holds a {type(content).__name__}; expected a checkpoint dict"
+        )
+    return content
+
+
+def metadata(config: Mapping[str, Any]) -> dict[str, Any]:
+    """The part of a checkpoint that rebuilds its model."""
+    return {"format": FORMAT, "version": visionlab.__version__, "config": plain(config)}
+
+
+def config_of(content: Mapping[str, Any], source: str = "the checkpoint") -> dict[str, Any]:
+    """The resolved config that a checkpoint carries.
+
+    Raises:
+        CheckpointError: it carries none, or is of a newer format.
+    """
+    stamp = content.get("visionlab")
+    if not isinstance(stamp, dict) or "config" not in stamp:
+        raise CheckpointError(f"{source} carries no config; it was not written by visionlab")
+    if stamp.get("format", 0) > FORMAT:
+        raise CheckpointError(
+            f"{source} has format {stamp['format']}, this version reads up to {FORMAT}; "
+            f"it was written by visionlab {stamp.get('version')}: upgrade"
+        )
+    return stamp["config"]
+
+
+def plain(value: Any) -> Any:
+    """``value`` with paths as strings and array scalars as numbers: what ``weights_only`` loads.
+
+    Raises:
+        TypeError: something that has no plain form.
+    """
+    if isinstance(value, Mapping):
+        return {str(k): plain(v) for k, v in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [plain(v) for v in value]
+    if isinstance(value, Path):
+        return str(value)
+    if type(value) in (int, float, str, bool, type(None)) or isinstance(value, Tensor):
+        return value
+    if hasattr(value, "item"):
+        return value.item()
+    raise TypeError(f"{value!r} ({type(value).__name__}) has no plain form for a checkpoint")
+
+
+def load(path: str | Path, *, trust_code: bool = False) -> nn.Module:
+    """The model that a checkpoint holds, rebuilt from the file alone, in eval mode on the CPU.
+
+    Args:
+        path: a training checkpoint (``last.ckpt``) or a file of `save_model`.
+        trust_code: allow ``_target_`` classes that the checkpoint names, which runs their code.
+
+    Raises:
+        FileNotFoundError: no such file.
+        CheckpointError: broken file, or weights that are not this model's.
+        ConfigError: the config refuses to build, or names a ``_target_`` without trust.
+
+    Example:
+        >>> model = visionlab.load("runs/quickstart/last.ckpt")  # doctest: +SKIP
+    """
+    content = read(path)
+    config = config_of(content, str(path))
+    node = _without_weight_sources(config.get("task", {}).get("model") or config.get("model"))
+    if node is None:
+        raise CheckpointError(f"the config in {path} names no model")
+    model = configs.build(node, key="model", trust_code=trust_code)
+    state = {
+        k.removeprefix("model."): v
+        for k, v in content.get("state_dict", {}).items()
+        if k.startswith("model.")
+    }
+    load_strictly(model, state, source=str(path))
+    return model.eval()
+
+
+def save_model(model: nn.Module, path: str | Path, model_config: Mapping[str, Any]) -> None:
+    """Write a bare model so that `load` rebuilds it.
+
+    Args:
+        model: the module.
+        path: the file; written atomically.
+        model_config: its component mapping, ``{"name": ..., arguments}``.
+    """
+    state = {f"model.{k}": v for k, v in model.state_dict().items()}
+    save({"state_dict": state, "visionlab": metadata({"model": model_config})}, path)
+
+
+def _without_weight_sources(node: Any) -> Any:
+    if isinstance(node, Mapping):
+        return {k: _without_weight_sources(v) for k, v in node.items() if k not in _WEIGHT_SOURCES}
+    if isinstance(node, list):
+        return [_without_weight_sources(v) for v in node]
+    return node
+
+
+def load_strictly(model: nn.Module, state: Mapping[str, Tensor], source: str) -> None:
+    """``load_state_dict`` that accepts nothing but a perfect match and says what differs.
+
+    Raises:
+        CheckpointError: missing, unexpected or mis-shaped keys, by name.
+    """
+    own = model.state_dict()
+    shapes = [
+        f"{k} is {tuple(state[k].shape)} instead of {tuple(own[k].shape)}"
+        for k in own
+        if k in state and state[k].shape != own[k].shape
+    ]
+    problems = [
+        f"{label} {_some(keys)}"
+        for label, keys in (
+            ("missing", [k for k in own if k not in state]),
+            ("unexpected", [k for k in state if k not in own]),
+            ("other shapes:", shapes),
+        )
+        if keys
+    ]
+    if problems:
+        raise CheckpointError(
+            f"{source} does not hold the weights of this {type(model).__name__}: "
+            + "; ".join(problems)
+        )
+    model.load_state_dict(state)
+
+
+def _some(names: list[str], limit: int = 5) -> str:
+    more = f" and {len(names) - limit} more" if len(names) > limit else ""
+    return ", ".join(names[:limit]) + more
+
+
+def export_encoder(
+    model: nn.Module,
+    path: str | Path,
+    *,
+    overwrite: bool = False,
+    timm_name: str | None = None,
+    mean: tuple[float, ...] | None = None,
+    std: tuple[float, ...] | None = None,
+) -> Path:
+    """Write the encoder of ``model`` as a file that timm loads strictly, and verify it.
+
+    ``timm.create_model(name, num_classes=0, checkpoint_path=path)`` takes the file. Beside it lies
+    ``path`` with ``.json`` appended: timm name, arguments, image size, mean and std.
+
+    Args:
+        model: a model with a timm ``backbone``, or the backbone itself.
+        path: ``.safetensors`` or ``.pth``.
+        overwrite: replace an existing file.
+        timm_name: timm's name of the architecture; taken from the backbone if it knows.
+        mean: per-channel mean of the training images on a 0..1 scale, for the side-car.
+        std: per-channel standard deviation, likewise.
+
+    Raises:
+        FileExistsError: ``path`` exists and ``overwrite`` is False.
+        TypeError: the model has no timm backbone.
+
+    Returns:
+        The path of the side-car.
+    """
+    path = Path(path)
+    if path.suffix not in (".safetensors", ".pth"):
+        raise ValueError(
+            f"cannot export to '{path.name}': the name must end in .safetensors or .pth"
+        )
+    if path.exists() and not overwrite:
+        raise FileExistsError(f"{path} exists; choose another name or pass overwrite=True")
+    backbone = getattr(model, "backbone", model)
+    if not hasattr(backbone, "pretrained_cfg") and not hasattr(backbone, "patch_embed"):
+        raise TypeError(f"{type(model).__name__} has no timm backbone to export")
+    state = {k: v.detach().cpu().contiguous() for k, v in backbone.state_dict().items()}
+    _write_state(state, path)
+    card = _card(backbone, timm_name, mean, std)
+    sidecar = path.with_name(path.name + ".json")
+    _write_text(json.dumps(card, indent=2), sidecar)
+    _verify_export(card, path, state)
+    return sidecar
+
+
+def _write_state(state: dict[str, Tensor], path: Path) -> None:
+    if path.suffix == ".pth":
+        save({"state_dict": state}, path)
+        return
+    from safetensors.torch import save as to_bytes
+
+    _write_bytes(to_bytes(state), path)
+
+
+def _write_text(text: str, path: Path) -> None:
+    _write_bytes(text.encode(), path)
+
+
+def _write_bytes(data: bytes, path: Path) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(f".{path.name}.part")
+    try:
+        part.write_bytes(data)
+        part.replace(path)
+    except OSError as error:
+        raise OSError(f"could not write {path} ({error}); what stood there is intact") from error
+    finally:
+        part.unlink(missing_ok=True)
+
+
+def _card(backbone: Any, name: str | None, mean: Any, std: Any) -> dict[str, Any]:
+    cfg = getattr(backbone, "pretrained_cfg", None) or {}
+    embed = backbone.patch_embed
+    arguments = {
+        "img_size": list(embed.img_size),
+        "patch_size": list(embed.patch_size),
+        "in_chans": int(embed.proj.in_channels),
+        "embed_dim": int(backbone.embed_dim),
+        "depth": len(backbone.blocks),
+        "num_heads": int(backbone.blocks[0].attn.num_heads),
+        "class_token": getattr(backbone, "cls_token", None) is not None,
+        "reg_tokens": int(getattr(backbone, "num_reg_tokens", 0)),
+    }
+    architecture = name or cfg.get("architecture") or "vit_base_patch16_224"
+    return {
+        "timm_name": architecture,
+        "arguments": {**arguments, "num_classes": 0, "global_pool": ""},
+        "mean": list(mean or cfg.get("mean") or ()),
+        "std": list(std or cfg.get("std") or ()),
+    }
+
+
+def _verify_export(card: Mapping[str, Any], path: Path, state: Mapping[str, Tensor]) -> None:
+    """Load the written file the way a user of timm would and compare every tensor."""
+    import timm
+
+    arguments: dict[str, Any] = {
+        k: tuple(v) if isinstance(v, list) else v for k, v in card["arguments"].items()
+    }
+    again = timm.create_model(card["timm_name"], checkpoint_path=str(path), **arguments)
+    for key, value in again.state_dict().items():
+        if not torch.equal(value, state[key]):
+            raise CheckpointError(f"the exported file {path} gives another '{key}'")
