@@ -47,6 +47,10 @@ BACKBONES = BackboneRegistry(
     "backbone",
     {
         "vit": "visionlab.backbones.vit:vit",
+        "moe_vit": "visionlab.backbones.moe_vit:MoEViT",
+        "moe_vit_tiny": "visionlab.backbones.moe_vit:MoEViTTiny",
+        "moe_vit_small": "visionlab.backbones.moe_vit:MoEViTSmall",
+        "moe_vit_base": "visionlab.backbones.moe_vit:MoEViTBase",
     },
 )
 
