@@ -230,6 +230,20 @@ class ExpertLayer(nn.Module):
         super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)
 
 
+def moe_layers(model: nn.Module) -> list[tuple[str, ExpertLayer]]:
+    """(name, layer) of every MoE layer of a model, in the order of its blocks.
+
+    Raises:
+        ValueError: there is none.
+    """
+    layers = [(n, m) for n, m in model.named_modules() if isinstance(m, ExpertLayer)]
+    if not layers:
+        raise ValueError(
+            f"{type(model).__name__} has no MoE layer; make one with visionlab.moe.insert_moe"
+        )
+    return layers
+
+
 def resolve_task(task: str | None, tasks: Sequence[str]) -> str:
     """The task itself, or the only one for None; ValueError for anything else."""
     if task is None:
