@@ -255,7 +255,7 @@ def export_encoder(
     _write_state(state, path)
     card = _card(backbone, timm_name, mean, std)
     sidecar = path.with_name(path.name + ".json")
-    _write_text(json.dumps(card, indent=2), sidecar)
+    write_text(json.dumps(card, indent=2), sidecar)
     _verify_export(card, path, state)
     return sidecar
 
@@ -269,7 +269,8 @@ def _write_state(state: dict[str, Tensor], path: Path) -> None:
     _write_bytes(to_bytes(state), path)
 
 
-def _write_text(text: str, path: Path) -> None:
+def write_text(text: str, path: Path) -> None:
+    """Write a text file so that it is at any moment the old one or the new one, whole."""
     _write_bytes(text.encode(), path)
 
 

@@ -12,6 +12,7 @@ the arguments of the constructor. Children are built first, so constructors rece
 names are reported within a second.
 """
 
+import copy
 import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -71,21 +72,38 @@ def read(path: str | Path, overrides: Sequence[str] = ()) -> dict[str, Any]:
     from omegaconf import OmegaConf
     from omegaconf.errors import OmegaConfBaseException
 
-    config = _read_file(Path(path), chain=())
-    errors: list[str] = []
-    for override in overrides:
-        try:
-            _apply(config, override)
-        except ValueError as error:
-            errors.append(str(error))
-    if errors:
-        raise ConfigError(errors, str(path))
+    config = override(_read_file(Path(path), chain=()), overrides, str(path))
     try:
         resolved = OmegaConf.to_container(OmegaConf.create(config), resolve=True)
     except OmegaConfBaseException as error:
         raise ConfigError([f"interpolation: {str(error).splitlines()[0]}"], str(path)) from error
     assert isinstance(resolved, dict)
     return resolved  # type: ignore[return-value]
+
+
+def override(
+    config: Mapping[str, Any], overrides: Sequence[str], source: str = "the command line"
+) -> dict[str, Any]:
+    """A copy of ``config`` with ``key=value`` texts laid over it.
+
+    Raises:
+        ConfigError: malformed overrides, all together.
+    """
+    changed = copy.deepcopy(dict(config))
+    errors: list[str] = []
+    for text in overrides:
+        try:
+            _apply(changed, text)
+        except ValueError as error:
+            errors.append(str(error))
+    if errors:
+        raise ConfigError(errors, source)
+    return changed
+
+
+def read_plain(path: str | Path) -> dict[str, Any]:
+    """A resolved ``config.yaml`` of a run folder: no bases, no interpolation."""
+    return _load_yaml(Path(path))
 
 
 def _read_file(path: Path, chain: tuple[Path, ...]) -> dict[str, Any]:
@@ -155,20 +173,18 @@ def _title(component: Mapping[str, Any]) -> str:
     return str(component.get("name") or component.get("_target_"))
 
 
-def _apply(config: dict[str, Any], override: str) -> None:
+def _apply(config: dict[str, Any], text: str) -> None:
     """Lay one ``a.b.c=value`` over the config, in place."""
     from omegaconf import OmegaConf
 
-    path, separator, text = override.partition("=")
+    path, separator, value_text = text.partition("=")
     keys = path.strip().split(".")
     if not separator or not all(keys):
-        raise ValueError(
-            f"'{override}' is no override; write key=value, as in trainer.max_epochs=3"
-        )
+        raise ValueError(f"'{text}' is no override; write key=value, as in trainer.max_epochs=3")
     try:
-        value = OmegaConf.to_container(OmegaConf.from_dotlist([f"v={text}"]))["v"]  # type: ignore
+        value = OmegaConf.to_container(OmegaConf.from_dotlist([f"v={value_text}"]))["v"]  # type: ignore
     except Exception as error:
-        raise ValueError(f"the value of '{override}' is not YAML: {_one_line(error)}") from error
+        raise ValueError(f"the value of '{text}' is not YAML: {_one_line(error)}") from error
     if keys[0] not in _TOP_KEYS:
         raise ValueError(f"no key '{keys[0]}' to override. {suggest(keys[0], _TOP_KEYS)}")
     if keys[-1] in _RESERVED:  # the name alone: the old component's keys go with it
@@ -228,12 +244,18 @@ def check_names(config: Mapping[str, Any]) -> list[str]:
         f"no top-level key '{k}'. {suggest(k, _TOP_KEYS)}" for k in config if k not in _TOP_KEYS
     ]
     errors += [f"missing: {k} (which {k} shall run?)" for k in ("task",) if not config.get(k)]
-    errors += _unknown_keys(
-        "trainer", config.get("trainer") or {}, schema.static_arguments(_TRAINER)
-    )
+    known = schema.static_arguments(_TRAINER)
+    errors += _unknown_keys("trainer", _trainer(config), known)
     for path, key, node in components(config):
         errors += _name_errors(path, key, node)
     return errors
+
+
+def _trainer(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Lightning's own keys; the rhythm of checkpoints is this project's."""
+    trainer = dict(config.get("trainer") or {})
+    trainer.pop("checkpoint_every_n_steps", None)
+    return trainer
 
 
 def _name_errors(path: str, key: str, node: Any) -> list[str]:
@@ -253,7 +275,7 @@ def _name_errors(path: str, key: str, node: Any) -> list[str]:
 
 def check_signatures(config: Mapping[str, Any]) -> list[str]:
     """Errors that need the real classes: types, missing and unknown arguments, user targets."""
-    errors = _call_errors("trainer", config.get("trainer") or {}, resolve(_TRAINER))
+    errors = _call_errors("trainer", _trainer(config), resolve(_TRAINER))
     errors += [
         f"{key}: expected {schema_}, got {config[key]!r}"
         for key, kind in (("seed", int), ("output", str))

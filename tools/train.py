@@ -1,0 +1,120 @@
+#!/usr/bin/env python3
+"""Train (or run) what a config describes, or go on with a run that was interrupted.
+
+python tools/train.py configs/quickstart.yaml
+python tools/train.py configs/quickstart.yaml trainer.max_epochs=2 output=runs/short
+python tools/train.py runs/quickstart/last.ckpt
+"""
+
+import argparse
+import logging
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from visionlab import config as configs
+
+log = logging.getLogger("visionlab")
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Entry point; returns the exit status."""
+    args = parser().parse_args(arguments)
+    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
+    try:
+        config, resume = prepare(args.config, args.overrides)
+        if args.check:
+            print(f"{args.config}: no errors")
+            return 0
+        if config is None:
+            return 0
+        from visionlab.tasks.training import run
+
+        output = run(config, resume)
+    except (ValueError, OSError, RuntimeError) as error:
+        if args.traceback:
+            raise
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    print(f"\ncheckpoint, curves, pictures and tables: {output}")
+    return 0
+
+
+def parser() -> argparse.ArgumentParser:
+    """The command line."""
+    p = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    p.add_argument("config", type=Path, help="a YAML config, or RUN/last.ckpt to resume")
+    p.add_argument(
+        "overrides", nargs="*", metavar="key=value", help="e.g. task.model.mask.ratio=0.6"
+    )
+    p.add_argument("--check", action="store_true", help="only look for errors in the config")
+    p.add_argument("--traceback", action="store_true", help="show where an error was raised")
+    return p
+
+
+def prepare(path: Path, overrides: Sequence[str]) -> tuple[dict[str, Any] | None, Path | None]:
+    """The checked config, and the checkpoint to go on from if there is one.
+
+    None instead of a config means that the run is finished.
+    """
+    if path.suffix == ".ckpt":
+        return resume_from(path, overrides)
+    config = configs.read(path, overrides)
+    config.setdefault("output", f"runs/{path.stem}")
+    configs.check(config, str(path))
+    return continue_if_started(config)
+
+
+def resume_from(path: Path, overrides: Sequence[str]) -> tuple[dict[str, Any], Path]:
+    """Config of a checkpoint with overrides; says what they change."""
+    from visionlab import checkpoint
+
+    saved = checkpoint.config_of(checkpoint.read(path), str(path))
+    config = configs.override(saved, overrides)
+    configs.check(config, str(path))
+    changes = configs.differences(saved, config)
+    if refused := [c for c in changes if c.startswith("task.model")]:
+        raise configs.ConfigError(
+            [*refused, "a resumed run cannot change its model: its weights would not fit"],
+            str(path),
+        )
+    for change in changes:
+        log.info("resuming with a changed config: %s", change)
+    config["output"] = config["output"] if "output" in changes else str(path.parent)
+    return config, path
+
+
+def continue_if_started(
+    config: Mapping[str, Any],
+) -> tuple[dict[str, Any] | None, Path | None]:
+    """Go on with the run in the output folder, if it is this one.
+
+    Raises:
+        ConfigError: the folder holds a run of another config.
+    """
+    output = Path(config["output"])
+    saved = output / "config.yaml"
+    if not saved.is_file():
+        return dict(config), None
+    changes = configs.differences(configs.read_plain(saved), config)
+    if changes:
+        raise configs.ConfigError(
+            [*changes, "choose another folder (output=runs/NAME), resume the old run "
+             f"(tools/train.py {output / 'last.ckpt'}), or delete the folder"],
+            f"this run: {output} holds another one, with another config",
+        )  # fmt: skip
+    if (output / "results.json").is_file():
+        print(f"{output} is finished; choose output=runs/NAME to run it again")
+        return None, None
+    last = output / "last.ckpt"
+    if not last.is_file():
+        return dict(config), None
+    log.info("going on from %s", last)
+    return dict(config), last
+
+
+if __name__ == "__main__":
+    sys.exit(main())

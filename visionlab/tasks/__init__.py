@@ -1,0 +1,41 @@
+"""LightningModules, one job each, and what runs them: optimisers, training, evaluations."""
+
+from visionlab.registry import Registry, lazy_exports
+
+TASKS = Registry(
+    "task",
+    {
+        "masked_pretraining": "visionlab.tasks.masked_pretraining:MaskedPretraining",
+        "linear_probing": "visionlab.tasks.probing:LinearProbing",
+        "finetuning": "visionlab.tasks.finetuning:Finetuning",
+    },
+)
+
+OPTIMIZERS = Registry(
+    "optimizer",
+    {
+        "adamw": "visionlab.tasks.optimizers:AdamW",
+        "adam": "visionlab.tasks.optimizers:Adam",
+        "sgd": "visionlab.tasks.optimizers:SGD",
+        "lars": "visionlab.tasks.optimizers:Lars",
+    },
+)
+
+EVALUATIONS = Registry(
+    "evaluation",
+    {
+        "frozen_features": "visionlab.tasks.frozen_features:FrozenFeatures",
+        "mask_pictures": "visionlab.tasks.pictures:MaskPictures",
+    },
+)
+
+__getattr__, __dir__ = lazy_exports(
+    __name__,
+    {
+        "Task": "base",
+        "MaskedPretraining": "masked_pretraining",
+        "LinearProbing": "probing",
+        "Finetuning": "finetuning",
+    }
+    | {m: m for m in ("base", "optimizers", "training", "curves")},
+)

@@ -1,0 +1,131 @@
+"""The shared part of every task: optimiser, keyed randomness, guard against non-finite losses."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, ClassVar, Literal
+
+import lightning as L
+import torch
+from torch import Tensor, nn
+
+from visionlab.checkpoint import metadata
+from visionlab.data.randomness import seed_all
+from visionlab.tasks.optimizers import AdamW, Recipe, images_per_step
+
+
+class Task(L.LightningModule):
+    """Trains ``model``; a subclass says how a batch becomes a loss.
+
+    A step whose loss is not finite on any rank changes nothing: it is skipped and counted, and
+    the run stops with a message after ``nonfinite_limit`` of them.
+
+    Args:
+        model: the component; a checkpoint holds its weights under ``model.``.
+        optimizer: the recipe; AdamW with its defaults if None.
+        nonfinite_limit: number of skipped steps after which the run stops.
+        compile: run the model through ``torch.compile``.
+    """
+
+    job: ClassVar[Literal["fit", "predict"]] = "fit"
+    # set by `visionlab.tasks.training`
+    seed: int = 0
+    run_config: Mapping[str, Any] | None = None  # resolved; goes into the checkpoint
+    output: Path | None = None  # run folder
+
+    def __init__(
+        self,
+        model: nn.Module,
+        optimizer: Recipe | None = None,
+        *,
+        nonfinite_limit: int = 10,
+        compile: bool = False,
+    ) -> None:
+        super().__init__()
+        self.model = model
+        self.recipe = optimizer or AdamW()
+        self.nonfinite_limit = nonfinite_limit
+        self._skipped: Tensor
+        self.register_buffer("_skipped", torch.zeros(()), persistent=False)
+        if compile:
+            model.compile()
+
+    def loss(self, batch: Any, batch_idx: int) -> Tensor | Mapping[str, Tensor]:
+        """Loss of a training batch: a scalar, or a mapping with ``"loss"`` and what to log."""
+        raise NotImplementedError(f"{type(self).__name__} does not say how a batch becomes a loss")
+
+    def training_step(self, batch: Any, batch_idx: int) -> Tensor:
+        """One step under keyed randomness; logs every entry of the loss mapping."""
+        parts = self.loss(batch, batch_idx)
+        parts = {"loss": parts} if isinstance(parts, Tensor) else parts
+        for name, value in parts.items():
+            self.log(f"train/{name}", value, prog_bar=name == "loss")
+        return parts["loss"]
+
+    def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
+        """Dropout, mixup and the like draw from (seed, rank, epoch, step): nothing to restore."""
+        seed_all(self.seed, self.global_rank, self.current_epoch, batch_idx)
+
+    def configure_optimizers(self) -> Any:
+        """Optimiser and per-step schedule from the recipe and the run's length."""
+        trainer = self.trainer
+        steps = int(trainer.estimated_stepping_batches)
+        loader: Any = trainer.train_dataloader
+        batch_size = int(getattr(loader, "batch_size", 1) or 1)
+        optimizer, schedule = self.recipe.build(
+            self.model_to_train(),
+            images_per_step=images_per_step(
+                batch_size, trainer.accumulate_grad_batches, trainer.world_size
+            ),
+            steps=steps,
+            steps_per_epoch=max(trainer.num_training_batches / trainer.accumulate_grad_batches, 1),
+        )
+        return [optimizer], [{"scheduler": schedule, "interval": "step"}]
+
+    def model_to_train(self) -> nn.Module:
+        """The module whose parameters the optimiser gets."""
+        return self.model
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Put the resolved config beside the weights."""
+        if self.run_config is not None:
+            checkpoint["visionlab"] = metadata(self.run_config)
+
+    def on_before_optimizer_step(self, optimizer: Any) -> None:
+        """Skip the step everywhere if any gradient is not finite (after reduction over ranks)."""
+        norms = [torch._foreach_norm([p.grad for p in g["params"] if p.grad is not None])
+                 for g in optimizer.param_groups]  # fmt: skip
+        flat = [n for group in norms for n in group]
+        if not flat:
+            return
+        bad = (~torch.isfinite(torch.stack(flat).sum())).float()
+        self._skipped += bad
+        if getattr(optimizer, "_step_supports_amp_scaling", False):
+            optimizer.found_inf = bad  # fused optimisers skip on the device, without a sync
+        elif bad.item():
+            for group in optimizer.param_groups:
+                for p in group["params"]:
+                    p.grad = None
+
+    def on_train_batch_end(self, outputs: Any, batch: Any, batch_idx: int) -> None:
+        """Read the counter now and then: reading it on every step would stall a GPU."""
+        every = max(self.trainer.log_every_n_steps, 1)  # type: ignore[attr-defined]
+        if self.device.type == "cpu" or self.global_step % every == 0:
+            self._stop_if_diverged()
+
+    def on_train_epoch_end(self) -> None:
+        """Read the counter at least once per epoch."""
+        self._stop_if_diverged()
+
+    def _stop_if_diverged(self) -> None:
+        count = int(self._skipped.item())
+        if count > self.nonfinite_limit:
+            raise RuntimeError(
+                f"{count} steps had a loss or gradient that is not finite (limit "
+                f"{self.nonfinite_limit}, now at step {self.global_step}); lower the learning "
+                "rate, clip gradients (trainer.gradient_clip_val=1) or use bf16 instead of fp16"
+            )
+
+    def on_fit_end(self) -> None:
+        """Say how many steps were skipped, if any."""
+        if count := int(self._skipped.item()):
+            self.print(f"{count} steps with a non-finite loss were skipped")

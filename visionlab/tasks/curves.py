@@ -1,0 +1,77 @@
+"""Curves in a CSV file that survives a kill.
+
+Rows are appended; a resumed run drops the rows that it will draw again.
+"""
+
+import csv
+import io
+from pathlib import Path
+from typing import Any
+
+from lightning.pytorch.loggers.logger import Logger
+from lightning.pytorch.utilities import rank_zero_only
+
+
+class CurveLogger(Logger):
+    """Long-format CSV ``step,metric,value``: metrics may come and go without rewriting the file.
+
+    Args:
+        path: the file.
+    """
+
+    def __init__(self, path: Path) -> None:
+        super().__init__()
+        self.path = path
+
+    @property
+    def name(self) -> str:
+        """Name of the logger."""
+        return "curves"
+
+    @property
+    def version(self) -> str:
+        """There is one file per run."""
+        return ""
+
+    @rank_zero_only
+    def log_hyperparams(self, *args: Any, **kwargs: Any) -> None:
+        """The run folder holds config.yaml; nothing to write."""
+
+    @rank_zero_only
+    def log_metrics(self, metrics: dict[str, float], step: int | None = None) -> None:
+        """Append one row per metric."""
+        rows = [(step, k, repr(float(v))) for k, v in metrics.items() if k != "epoch"]
+        if not rows:
+            return
+        text = io.StringIO()
+        if not self.path.exists():
+            text.write("step,metric,value\n")
+        csv.writer(text, lineterminator="\n").writerows(rows)
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        with self.path.open("a", encoding="utf-8") as file:
+            file.write(text.getvalue())
+
+
+def read_curves(path: Path) -> dict[str, list[tuple[int, float]]]:
+    """Curves by metric as lists of (step, value)."""
+    curves: dict[str, list[tuple[int, float]]] = {}
+    with path.open(encoding="utf-8", newline="") as file:
+        for row in csv.DictReader(file):
+            curves.setdefault(row["metric"], []).append((int(row["step"]), float(row["value"])))
+    return curves
+
+
+def drop_after(path: Path, step: int) -> None:
+    """Drop the rows logged at or after optimiser step ``step``: a resumed run draws them again.
+
+    A row cut short by a kill is dropped too.
+    """
+    if not path.exists():
+        return
+    header, *rows = path.read_text(encoding="utf-8").splitlines(keepends=True)
+    kept = [
+        r for r in rows if r.endswith("\n") and r.count(",") == 2 and int(r.split(",")[0]) < step
+    ]
+    part = path.with_suffix(".part")
+    part.write_text("".join([header, *kept]), encoding="utf-8")
+    part.replace(path)

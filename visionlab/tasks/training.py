@@ -1,0 +1,146 @@
+"""From a checked config to a finished run: build, fit or predict, evaluate, keep everything.
+
+A run folder holds ``config.yaml``, ``last.ckpt``, ``metrics.csv``, TensorBoard events, pictures
+and, once finished, ``results.json``.
+"""
+
+import json
+import logging
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+import yaml
+from lightning.pytorch.callbacks import Callback, ModelCheckpoint, TQDMProgressBar
+from lightning.pytorch.loggers import TensorBoardLogger
+from lightning.pytorch.plugins.io import TorchCheckpointIO
+
+from visionlab import checkpoint
+from visionlab import config as configs
+from visionlab.data.randomness import seed_all
+from visionlab.tasks.base import Task
+from visionlab.tasks.curves import CurveLogger, drop_after
+from visionlab.tasks.tables import format_table
+
+log = logging.getLogger("visionlab")
+
+_CHECKPOINT_EVERY_STEPS = 100
+
+
+class AtomicCheckpointIO(TorchCheckpointIO):
+    """Checkpoints that are whole or absent, and that load as plain data."""
+
+    def save_checkpoint(
+        self, checkpoint_: dict[str, Any], path: Any, storage_options: Any = None
+    ) -> None:
+        """Write to a neighbour file, then rename."""
+        checkpoint.save(checkpoint_, path)
+
+    def load_checkpoint(
+        self, path: Any, map_location: Any = None, weights_only: bool | None = None
+    ) -> dict[str, Any]:
+        """Read with ``weights_only=True``, whatever is asked."""
+        return checkpoint.read(path)
+
+
+def run(config: Mapping[str, Any], resume: Path | None = None) -> Path:
+    """Run a checked config to its end.
+
+    Args:
+        config: resolved and checked; ``output`` names the run folder.
+        resume: checkpoint to go on from.
+
+    Returns:
+        The run folder.
+    """
+    output = Path(config["output"])
+    seed = int(config.get("seed", 0))
+    seed_all(seed)
+    data = configs.build(config["data"], key="data") if config.get("data") else None
+    task: Task = configs.build(config["task"], key="task")
+    task.seed, task.run_config, task.output = seed, dict(config), output
+    if data is not None:
+        data.seed = seed
+    output.mkdir(parents=True, exist_ok=True)
+    write_config(config, output / "config.yaml")
+    trainer = build_trainer(config, output, resume)
+    if task.job == "predict":
+        trainer.predict(task, datamodule=data, return_predictions=False)
+    else:
+        trainer.fit(task, datamodule=data, ckpt_path=resume, weights_only=True)
+    if trainer.is_global_zero and not trainer.interrupted:
+        evaluate(config, task, data, output)
+    return output
+
+
+def build_trainer(config: Mapping[str, Any], output: Path, resume: Path | None) -> L.Trainer:
+    """The Trainer of a config with this project's logs and checkpoints."""
+    arguments = dict(config.get("trainer") or {})
+    every = arguments.pop("checkpoint_every_n_steps", _CHECKPOINT_EVERY_STEPS)
+    curves = output / "metrics.csv"
+    if resume is None:
+        curves.unlink(missing_ok=True)
+    else:
+        drop_after(curves, int(checkpoint.read(resume)["global_step"]))
+    arguments.setdefault("default_root_dir", str(output))
+    arguments.setdefault(
+        "logger", [CurveLogger(curves), TensorBoardLogger(output, name="", version="tensorboard")]
+    )
+    return L.Trainer(
+        **arguments, plugins=[AtomicCheckpointIO()], callbacks=_callbacks(output, every, arguments)
+    )
+
+
+def _callbacks(output: Path, every: int, arguments: Mapping[str, Any]) -> list[Callback]:
+    callbacks: list[Callback] = []
+    if arguments.get("enable_progress_bar", True):
+        callbacks.append(TQDMProgressBar(refresh_rate=10))
+    if not arguments.get("fast_dev_run"):
+        common: dict[str, Any] = {
+            "dirpath": output,
+            "filename": "last",
+            "enable_version_counter": False,
+        }
+        callbacks.append(ModelCheckpoint(**common, every_n_train_steps=every))
+        callbacks.append(ModelCheckpoint(**common, every_n_epochs=1, save_on_train_epoch_end=True))
+    return callbacks
+
+
+def evaluate(config: Mapping[str, Any], task: Task, data: Any, output: Path) -> None:
+    """Run the evaluations of a config, print their tables and write ``results.json``."""
+    tables = {}
+    for i, node in enumerate(config.get("evaluations") or []):
+        evaluation = configs.build(node, key="evaluation", path=f"evaluations.{i}")
+        seed_all(task.seed, 0xE7A1, i)
+        rows = evaluation.run(task, data, output)
+        if rows:
+            tables[evaluation.title] = rows
+            print(f"\n{format_table(rows, evaluation.title)}")
+    text = json.dumps(checkpoint.plain(tables), indent=2)
+    checkpoint.write_text(text, output / "results.json")
+
+
+def write_config(config: Mapping[str, Any], path: Path) -> None:
+    """The resolved config as YAML."""
+    text = yaml.safe_dump(checkpoint.plain(config), sort_keys=False)
+    checkpoint.write_text(text, path)
+
+
+def load_task(path: Path) -> tuple[Task, Any]:
+    """Task and data module of a training checkpoint, weights loaded, in eval mode.
+
+    Raises:
+        CheckpointError: the file is no training checkpoint.
+    """
+    content = checkpoint.read(path)
+    config = checkpoint.config_of(content, str(path))
+    if "task" not in config:
+        raise checkpoint.CheckpointError(f"{path} holds a bare model, not a training run")
+    seed_all(int(config.get("seed", 0)))
+    data = configs.build(config["data"], key="data", trust_code=False)
+    task: Task = configs.build(config["task"], key="task", trust_code=False)
+    task.seed = data.seed = int(config.get("seed", 0))
+    task.run_config, task.output = config, path.parent
+    checkpoint.load_strictly(task, content["state_dict"], str(path))
+    return task.eval(), data
