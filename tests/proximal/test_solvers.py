@@ -1,0 +1,262 @@
+"""Solvers on proximal maps with a closed-form prior: exact answers, descent, stopping, messages."""
+
+import functools
+import warnings
+from collections.abc import Callable
+
+import pytest
+import torch
+
+from tests.proximal.closed_form import BumpProx, QuadraticProx
+from tests.proximal.physics.problems import PROBLEMS, SHAPE
+from visionlab.proximal import (
+    GuaranteeWarning,
+    LearnedProximalNetwork,
+    Restoration,
+    pnp_admm,
+    pnp_hqs,
+    pnp_mirror,
+    pnp_pgd,
+)
+from visionlab.proximal.network import ProximalMap
+from visionlab.proximal.physics import MatrixOperator, Physics, add_noise, gaussian_blur
+
+Solver = Callable[..., Restoration]
+
+# name -> (solver with its guaranteed setting, keyword that sets the weight, is it a step?)
+GUARANTEED: dict[str, tuple[Solver, str]] = {
+    "admm": (functools.partial(pnp_admm, guarantee=True), "rho"),
+    "pgd": (functools.partial(pnp_pgd, guarantee=True), "eta"),
+    "accelerated": (functools.partial(pnp_pgd, guarantee=True, accelerate=True), "eta"),
+    "hqs": (functools.partial(pnp_hqs, accelerate=False), "weight"),
+    "accelerated_hqs": (pnp_hqs, "weight"),
+    "mirror": (pnp_mirror, "weight"),
+}
+
+
+def measurements(physics: Physics, *, batch: int = 2, noise: float = 0.05) -> torch.Tensor:
+    generator = torch.Generator().manual_seed(0)
+    x = torch.rand(batch, *SHAPE, generator=generator, dtype=torch.float64)
+    return add_noise(physics(x), noise, generator=generator)
+
+
+def run(name: str, y: torch.Tensor, physics: Physics, net: ProximalMap, weight: float,
+        **options: object) -> Restoration:  # fmt: skip
+    solver, keyword = GUARANTEED[name]
+    return solver(y, physics, net, **{keyword: 1 / weight if keyword == "eta" else weight},
+                  **options)  # fmt: skip
+
+
+def small_network() -> ProximalMap:
+    torch.manual_seed(0)
+    net = LearnedProximalNetwork(2, 6, strides=(1, 2), alpha=0.05, beta=10.0, noise_level=0.1)
+    return net.double().requires_grad_(False)
+
+
+@pytest.mark.parametrize("solver", GUARANTEED)
+@pytest.mark.parametrize("problem", PROBLEMS)
+@pytest.mark.parametrize("net", ["bump", "network"])
+def test_guaranteed_runs_descend_on_every_problem(solver: str, problem: str, net: str) -> None:
+    physics = PROBLEMS[problem]()
+    prox = BumpProx() if net == "bump" else small_network()
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", GuaranteeWarning)
+        result = run(solver, measurements(physics), physics, prox, 0.08, iterations=40, tolerance=0)
+    assert result.guaranteed
+    rise = result.merit.diff(dim=0).max()
+    assert rise <= 1e-9 * result.merit.abs().max()
+    assert (result.merit[-1] < result.merit[0]).all()
+
+
+@pytest.mark.parametrize("q", [0.5, 0.9])
+@pytest.mark.parametrize("problem", ["gaussian_circular", "matrix", "compressed_sensing_1/4"])
+@pytest.mark.parametrize("solver", ["mirror", "plain_admm", "plain_pgd"])
+def test_minimiser_of_h_plus_weight_r_is_reached(solver: str, problem: str, q: float) -> None:
+    """With R = (1/q - 1)/2 ||x||^2 the answer is one linear solve."""
+    physics = PROBLEMS[problem]()
+    y, net = measurements(physics), QuadraticProx(q)
+    weight = 1.1 * physics.norm2(SHAPE) if solver == "plain_pgd" else 0.3
+    options = {"iterations": 3000, "tolerance": 1e-12}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", GuaranteeWarning)
+        if solver == "mirror":
+            # it stops where float64 cannot tell the objectives of two iterates apart
+            result = pnp_mirror(y, physics, net, weight, iterations=3000, tolerance=1e-8)
+        elif solver == "plain_admm":
+            result = pnp_admm(y, physics, net, weight, **options)
+        else:
+            result = pnp_pgd(y, physics, net, 1 / weight, **options)
+    expected = physics.solve(physics.adjoint(y), weight * (1 / q - 1), tolerance=1e-13)
+    torch.testing.assert_close(result.x, expected, rtol=1e-6, atol=1e-6)
+    prior = weight * (1 / q - 1) / 2 * result.x.flatten(1).square().sum(1)
+    torch.testing.assert_close(result.objective[-1], physics.data_term(result.x, y) + prior)
+    assert result.converged.all()
+
+
+@pytest.mark.parametrize("accelerate", [False, True])
+def test_splitting_minimises_the_envelope(accelerate: bool) -> None:
+    """env R = (1 - q)/2 ||x||^2 for f(v) = q v."""
+    physics, q, weight = PROBLEMS["gaussian_circular"](), 0.6, 0.2
+    y = measurements(physics)
+    result = pnp_hqs(y, physics, QuadraticProx(q), weight, accelerate=accelerate, iterations=2000,
+                     tolerance=1e-12)  # fmt: skip
+    expected = physics.solve(physics.adjoint(y), weight * (1 - q))
+    torch.testing.assert_close(result.x, expected, rtol=1e-6, atol=1e-6)
+
+
+@pytest.mark.parametrize("solver", ["admm", "pgd", "accelerated"])
+def test_guarantee_keeps_the_weight_through_the_relaxed_prox(solver: str) -> None:
+    """f_tau(v) = q' v with q' = 1 - tau + tau q, so the prior is penalty * (1/q' - 1)/2 ||x||^2."""
+    physics, q, weight = PROBLEMS["gaussian_circular"](), 0.6, 0.2
+    y = measurements(physics)
+    result = run(solver, y, physics, QuadraticProx(q), weight, iterations=5000, tolerance=1e-12)
+    penalty = 1.05 if solver == "admm" else 1 / 0.95
+    relaxed = 1 - (weight / penalty) * (1 - q)
+    expected = physics.solve(physics.adjoint(y), penalty * (1 / relaxed - 1))
+    torch.testing.assert_close(result.x, expected, rtol=1e-6, atol=1e-6)
+    assert result.weight == pytest.approx(weight)
+    # to first order in tau this is the weight asked for, times the envelope's (1 - q)/2 ||x||^2
+    assert penalty * (1 / relaxed - 1) == pytest.approx(weight * (1 - q), rel=0.09)
+
+
+def test_outside_the_theorem_the_lagrangian_can_rise_and_the_run_says_so() -> None:
+    physics = PROBLEMS["gaussian_circular"]()
+    y = measurements(physics)
+    with pytest.warns(
+        GuaranteeWarning, match=r"rho = 0.3 <= \|\|A\|\|\^2 = 1, the theorem needs >"
+    ):
+        result = pnp_admm(y, physics, BumpProx(), 0.3, iterations=60, tolerance=0)
+    assert not result.guaranteed
+    assert result.merit.diff(dim=0).max() > 0.1
+    with pytest.warns(
+        GuaranteeWarning, match=r"eta = 2 >= 1 / \|\|A\|\|\^2 = 1, the theorem needs <"
+    ):
+        assert not pnp_pgd(y, physics, BumpProx(), 2.0, iterations=2).guaranteed
+
+
+def test_inside_the_theorem_nothing_is_relaxed() -> None:
+    physics = PROBLEMS["gaussian_circular"]()
+    y = measurements(physics)
+    for guarantee in (False, True):
+        result = pnp_admm(y, physics, BumpProx(), 1.5, guarantee=guarantee, iterations=5)
+        assert result.guaranteed
+        assert "rho = 1.5 > ||A||^2 = 1" in result.guarantee.reason
+    a, b = (pnp_admm(y, physics, BumpProx(), 1.5, guarantee=g, iterations=5).x for g in (0, 1))
+    assert torch.equal(a, b)
+
+
+@pytest.mark.parametrize("solver", GUARANTEED)
+def test_a_sample_does_not_see_its_neighbours(solver: str) -> None:
+    """One sample converges long before the other; stopping it must not touch either."""
+    physics = PROBLEMS["gaussian_circular"]()
+    y = torch.cat([1e-3 * measurements(physics, batch=1), measurements(physics, batch=1)])
+    options = {"iterations": 60, "tolerance": 1e-3}
+    both = run(solver, y, physics, BumpProx(), 0.2, **options)
+    for i in range(2):
+        alone = run(solver, y[i : i + 1], physics, BumpProx(), 0.2, **options)
+        torch.testing.assert_close(both.x[i : i + 1], alone.x, rtol=0, atol=1e-12)
+        assert both.iterations[i] == alone.iterations[0]
+        frozen = both.objective[int(both.iterations[i]) - 1 :, i]
+        assert (frozen == frozen[0]).all()
+
+
+@pytest.mark.parametrize("solver", GUARANTEED)
+def test_converged_runs_stop_and_say_so(solver: str) -> None:
+    physics = PROBLEMS["inpainting"]()
+    y = measurements(physics)
+    result = run(solver, y, physics, QuadraticProx(0.7), 0.5, iterations=900, tolerance=1e-6)
+    assert result.converged.all()
+    assert int(result.iterations.max()) == len(result.objective) < 900
+    assert (result.residuals[-1] <= 1e-6).all()
+    assert result.reason.startswith("all 2 samples converged")
+    short = run(solver, y, physics, QuadraticProx(0.7), 0.5, iterations=2, tolerance=0)
+    assert short.reason == "2 of 2 samples used all 2 iterations without converging"
+
+
+def test_a_diverging_sample_stops_and_its_last_good_iterate_is_returned() -> None:
+    """f(v) = 1.6 v with a step far outside the theorem: one sample starts at the fixed point 0."""
+    physics = gaussian_blur(1.0)
+    y = torch.cat([torch.zeros(1, *SHAPE, dtype=torch.float64), measurements(physics, batch=1)])
+    with pytest.warns(GuaranteeWarning):
+        result = pnp_pgd(y, physics, QuadraticProx(1.6), 8.0, iterations=500)
+    assert result.diverged.tolist() == [False, True]
+    assert torch.isfinite(result.x).all()
+    assert result.x[1].norm() < 20 * y[1].norm()
+    assert int(result.iterations[1]) < 50
+    assert "1 of 2 samples diverged (first at iteration" in result.reason
+    assert "last good iterate is returned" in result.reason
+
+
+def test_infinities_count_as_divergence() -> None:
+    class Explode(QuadraticProx):
+        def value_and_prox(self, v: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+            self.q *= 1e200
+            return super().value_and_prox(v)
+
+    physics = PROBLEMS["inpainting"]()
+    y = measurements(physics)
+    result = pnp_admm(y, physics, Explode(1e-200), 2.0, iterations=9, tolerance=0)
+    assert result.diverged.all()
+    assert torch.isfinite(result.x).all()
+
+
+def test_default_weight_follows_from_the_noise_levels() -> None:
+    physics = PROBLEMS["gaussian_circular"]()
+    y, net = measurements(physics), BumpProx(noise_level=0.1)
+    assert pnp_hqs(y, physics, net, noise=0.02, iterations=1).weight == pytest.approx(0.04)
+    result = pnp_pgd(y, physics, net, noise=0.02, guarantee=True, iterations=1)
+    assert result.weight == pytest.approx(0.04)
+
+
+def test_callback_sees_every_iterate() -> None:
+    physics = PROBLEMS["inpainting"]()
+    seen: list[tuple[int, torch.Tensor]] = []
+    result = pnp_hqs(measurements(physics), physics, BumpProx(), 0.1, iterations=3, tolerance=0,
+                     callback=lambda k, x: seen.append((k, x)))  # fmt: skip
+    assert [k for k, _ in seen] == [0, 1, 2]
+    assert torch.equal(seen[-1][1], result.x)
+
+
+def test_measurements_are_not_changed_and_the_start_is_used() -> None:
+    physics = PROBLEMS["tomography"]()
+    y = measurements(physics)
+    kept = y.clone()
+    start = torch.full((2, *SHAPE), 0.3, dtype=torch.float64)
+    a = pnp_hqs(y, physics, BumpProx(), 0.1, iterations=2, start=start)
+    b = pnp_hqs(y, physics, BumpProx(), 0.1, iterations=2)
+    assert torch.equal(y, kept)
+    assert (start == 0.3).all()
+    assert not torch.equal(a.x, b.x)
+
+
+@pytest.mark.parametrize("solver", GUARANTEED)
+def test_messages(solver: str) -> None:
+    physics = PROBLEMS["matrix"]()
+    y = measurements(physics)
+    with pytest.raises(TypeError, match=r"measurements: expected floats .* got torch.int64"):
+        run(solver, y.long(), physics, BumpProx(), 0.1)
+    bad = y.clone()
+    bad[0, 0] = torch.nan
+    with pytest.raises(ValueError, match="measurements: 1 of 200 values are NaN or infinite"):
+        run(solver, bad, physics, BumpProx(), 0.1)
+    with pytest.raises(ValueError, match=r"measurements of shape \(B, 100\), got \(2, 99\)"):
+        run(solver, y[:, 1:], physics, BumpProx(), 0.1)
+    with pytest.raises(ValueError, match="is a positive number, got -"):
+        run(solver, y, physics, BumpProx(), -0.1)
+    with pytest.raises(TypeError, match=r"need an exact prox .* got Identity: a denoiser"):
+        run(solver, y, physics, torch.nn.Identity(), 0.1)
+    with pytest.raises(ValueError, match=r"start has shape \(1, 2\), the images \(2, 2, 18, 18\)"):
+        run(solver, y, physics, BumpProx(), 0.1, start=torch.zeros(1, 2))
+    with pytest.raises(ValueError, match="iterations is at least 1, got 0"):
+        run(solver, y, physics, BumpProx(), 0.1, iterations=0)
+    call = GUARANTEED[solver][0]
+    with pytest.raises(ValueError, match="Missing: noise="):
+        call(y, physics, BumpProx())
+    with pytest.raises(ValueError, match="Missing: a network whose noise_level is known"):
+        call(y, physics, BumpProx(noise_level=None), noise=0.1)
+
+
+def test_a_network_for_other_channels_says_so() -> None:
+    physics = MatrixOperator(torch.eye(3 * 8 * 8), (3, 8, 8))
+    with pytest.raises(ValueError, match="channel"):
+        pnp_hqs(torch.rand(1, 192, dtype=torch.float64), physics, small_network(), 0.1)
