@@ -218,7 +218,10 @@ def _step(node: Any, key: str, path: str, *, create: bool) -> Any:
         raise ValueError(f"'{path}' is {node!r}, which has no key '{key}'")
     if create and not isinstance(node.get(key), (dict, list)):
         # a component given by its name alone grows into a mapping
-        node[key] = {"name": node[key]} if isinstance(node.get(key), str) else {}
+        old = node.get(key)
+        if old is not None and not isinstance(old, str):
+            raise ValueError(f"'{path}.{key}'".replace("'.", "'") + f" is {old!r}, which has no keys")
+        node[key] = {"name": old} if old else {}
     return node[key]
 
 
@@ -282,6 +285,8 @@ def check_signatures(config: Mapping[str, Any]) -> list[str]:
         if key in config and (schema_ := schema.mismatch(config[key], kind))
     ]
     for path, key, node in components(config):
+        if not isinstance(node, Mapping) or not any(k in node for k in _RESERVED):
+            continue  # reported by check_names
         try:
             target = locate(key, node)
         except ConfigError as error:

@@ -62,7 +62,8 @@ def parameters(target: Any) -> dict[str, inspect.Parameter] | None:
         signature = inspect.signature(target)
     except ValueError:  # some built-ins carry no signature
         return None
-    hints = _hints(target.__init__ if inspect.isclass(target) else target)
+    function = getattr(target, "func", target)  # of a functools.partial
+    hints = _hints(function.__init__ if inspect.isclass(function) else function)
     return {
         name: p.replace(annotation=hints.get(name, p.annotation))
         for name, p in signature.parameters.items()
