@@ -26,7 +26,9 @@ def minimal(**model):
             "model": {
                 "name": "image_classifier",
                 "num_classes": 3,
-                "backbone": {"name": "vit", "img_size": 8, "patch_size": 4, "embed_dim": 6, "depth": 1},
+                "backbone": {
+                    "name": "vit", "img_size": 8, "patch_size": 4, "embed_dim": 6, "depth": 1
+                },
                 **model,
             },
         },
@@ -46,7 +48,7 @@ def test_bases_are_merged_in_order_and_the_file_wins(write):
 
 def test_circular_bases_are_refused(write):
     write("a.yaml", _base_="run.yaml")
-    with pytest.raises(ConfigError, match="_base_ refers back to run.yaml"):
+    with pytest.raises(ConfigError, match=r"_base_ refers back to run\.yaml"):
         configs.read(write(_base_="a.yaml"))
 
 
@@ -131,7 +133,7 @@ def test_all_names_are_checked_together():
         "no top-level key 'sed'. Did you mean 'seed'?",
         "trainer: no key 'max_epoch'. Did you mean 'max_epochs'",
         "task.model: no key 'bacbone'. Did you mean 'backbone'?",
-        "task.model.backbone: no backbone 'vit_tny_patch16_224'. Did you mean 'vit_tiny_patch16_224'",
+        "task.model.backbone: no backbone 'vit_tny_patch16_224'. Did you mean 'vit_tiny_patch",
     ):
         assert text in errors
     assert errors.count("\n") == 3
@@ -219,8 +221,8 @@ def test_wrong_target_is_explained(target):
 
 
 def test_untrusted_target_is_refused_wherever_it_stands():
-    for node in ({"_target_": "os.system", "command": "true"},
-                 {"name": "image_classifier", "num_classes": 2, "backbone": {"_target_": "os.getcwd"}}):  # fmt: skip
+    inner = {"name": "image_classifier", "num_classes": 2, "backbone": {"_target_": "os.getcwd"}}
+    for node in ({"_target_": "os.system", "command": "true"}, inner):
         with pytest.raises(ConfigError, match="trust_code"):
             configs.build(node, key="model", trust_code=False)
 

@@ -79,12 +79,16 @@ def read(path: str | Path) -> dict[str, Any]:
             if "WeightsUnpickler" in str(error)
             else ("is truncated or no checkpoint")
         )
-        raise CheckpointError(f"{path} {kind}: {str(error).splitlines()[0]}") from error
+        raise CheckpointError(f"{path} {kind}: {_first_line(error)}") from error
     if not isinstance(content, dict):
         raise CheckpointError(
             f"{path} holds a {type(content).__name__}; expected a checkpoint dict"
         )
     return content
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0]
 
 
 def metadata(config: Mapping[str, Any]) -> dict[str, Any]:

@@ -220,7 +220,8 @@ def _step(node: Any, key: str, path: str, *, create: bool) -> Any:
         # a component given by its name alone grows into a mapping
         old = node.get(key)
         if old is not None and not isinstance(old, str):
-            raise ValueError(f"'{path}.{key}'".replace("'.", "'") + f" is {old!r}, which has no keys")
+            here = f"{path}.{key}" if path else key
+            raise ValueError(f"'{here}' is {old!r}, which has no keys")
         node[key] = {"name": old} if old else {}
     return node[key]
 

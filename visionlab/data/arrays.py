@@ -39,7 +39,7 @@ class ArrayImages(Dataset[Any]):
             )
         if labels.shape != (len(images),):
             raise ValueError(f"{len(images)} images, but labels have shape {labels.shape}")
-        self.images = torch.from_numpy(np.ascontiguousarray(_channels_first(images)))
+        self.images = torch.from_numpy(np.array(_channels_first(images), order="C"))
         self.labels = torch.from_numpy(labels.astype(np.int64))
         self.transform = transform
         if transform is None:

@@ -68,10 +68,10 @@ class ImageClassifier(nn.Module):
     def group_matcher(self, coarse: bool = False) -> dict[str, Any]:
         """Depth of each parameter for layer-wise learning-rate decay (timm's convention)."""
         return {
-            "stem": r"^backbone\.(cls_token|reg_token|pos_embed|patch_embed|norm_pre)",
+            "stem": r"^backbone\.(?:cls_token|reg_token|pos_embed|patch_embed|norm_pre)",
             "blocks": [
                 (r"^backbone\.blocks\.(\d+)", None),
-                (r"^(backbone\.norm|norm|head)", (99999,)),
+                (r"^(?:backbone\.norm|norm|head)", (99999,)),
             ],
         }
 
