@@ -1,0 +1,93 @@
+// visionlab::hough_vote for CUDA tensors, on torch's stable ABI: one library for torch >= 2.10.
+// It only *implements* the op; visionlab/rotation/op.py defines it. Built by tools/build_cuda.py.
+
+#include <cuda_runtime.h>
+#include <torch/csrc/inductor/aoti_torch/c/shim.h>
+#include <torch/csrc/stable/accelerator.h>
+#include <torch/csrc/stable/library.h>
+#include <torch/csrc/stable/ops.h>
+#include <torch/csrc/stable/tensor.h>
+
+#include <algorithm>
+#include <atomic>
+#include <optional>
+
+#include "hough_so3.cuh"
+
+#ifndef HOUGH_TEXT_HASH
+#error "build with tools/build_cuda.py, which passes the hash of the kernel text"
+#endif
+
+// The loader refuses a library whose kernel text is not the one shipped beside it.
+extern "C" __attribute__((visibility("default"))) const char* hough_so3_text_hash() {
+  return HOUGH_TEXT_HASH;
+}
+
+namespace {
+
+using torch::headeronly::ScalarType;
+using torch::stable::Tensor;
+
+void check(const Tensor& lines, const std::optional<Tensor>& weights, int64_t bins) {
+  STD_TORCH_CHECK(lines.is_cuda() && lines.scalar_type() == ScalarType::Double && lines.dim() == 3 &&
+                      lines.size(2) == 4 && lines.is_contiguous(),
+                  "hough_vote: lines must be a contiguous (B, N, 4) float64 CUDA tensor");
+  STD_TORCH_CHECK(bins > 0 && bins <= HOUGH_MAX_BINS, "hough_vote: bins must be in 1..",
+                  HOUGH_MAX_BINS, ", got ", bins);
+  if (!weights) return;
+  STD_TORCH_CHECK(weights->scalar_type() == ScalarType::Int && weights->dim() == 2 &&
+                      weights->size(0) == lines.size(0) && weights->size(1) == lines.size(1) &&
+                      weights->is_contiguous() && weights->get_device() == lines.get_device(),
+                  "hough_vote: weights must be a contiguous (B, N) int32 tensor beside lines");
+}
+
+int shared_memory_limit(int device) {
+  int limit = 0;
+  STD_CUDA_CHECK(cudaDeviceGetAttribute(&limit, cudaDevAttrMaxSharedMemoryPerBlockOptin, device));
+  return limit;
+}
+
+// More than 48 KB of shared memory has to be asked for, once per device and size.
+void allow_shared_memory(int device, int bytes) {
+  constexpr int kDevices = 64;
+  static std::atomic<int> allowed[kDevices];
+  if (bytes <= 48 * 1024 || (device < kDevices && bytes <= allowed[device])) return;
+  STD_CUDA_CHECK(
+      cudaFuncSetAttribute(hough_so3_vote, cudaFuncAttributeMaxDynamicSharedMemorySize, bytes));
+  if (device < kDevices) allowed[device] = bytes;
+}
+
+Tensor hough_vote(Tensor lines, std::optional<Tensor> weights, int64_t bins) {
+  check(lines, weights, bins);
+  const int device = lines.get_device();
+  const torch::stable::accelerator::DeviceGuard guard(device);
+  void* stream_handle = nullptr;
+  TORCH_ERROR_CODE_CHECK(aoti_torch_get_current_cuda_stream(device, &stream_handle));
+  const auto stream = static_cast<cudaStream_t>(stream_handle);
+
+  Tensor result = torch::stable::new_zeros(lines, {lines.size(0), 2}, ScalarType::Long);
+  const int frames = static_cast<int>(lines.size(0));
+  if (frames == 0) return result;
+  const int count = static_cast<int>(lines.size(1));
+  const HoughPlan plan = hough_plan(count, static_cast<int>(bins), shared_memory_limit(device));
+  allow_shared_memory(device, plan.shared_bytes);
+  const HoughVote job{static_cast<const double*>(lines.data_ptr()),
+                      weights ? static_cast<const int*>(weights->data_ptr()) : nullptr,
+                      static_cast<hough_u64*>(result.data_ptr()),
+                      frames,
+                      count,
+                      static_cast<int>(bins),
+                      plan.rows};
+  const dim3 grid(job.bins, std::min(frames, 65535), plan.tiles);
+  hough_so3_vote<<<grid, plan.threads, plan.shared_bytes, stream>>>(job);
+  STD_CUDA_KERNEL_LAUNCH_CHECK();
+  hough_so3_unpack<<<(frames + 255) / 256, 256, 0, stream>>>(job);
+  STD_CUDA_KERNEL_LAUNCH_CHECK();
+  return result;
+}
+
+}  // namespace
+
+STABLE_TORCH_LIBRARY_IMPL(visionlab, CUDA, library) {
+  library.impl("hough_vote", TORCH_BOX(&hough_vote));
+}

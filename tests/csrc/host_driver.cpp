@@ -1,0 +1,94 @@
+// The voting kernel as host code behind the five entry points of the CUDA driver that
+// visionlab.rotation.nvrtc calls, so that tests run its real launch code without a GPU.
+#include "cuda_on_host.h"
+
+#include "../../csrc/hough_so3.cuh"
+
+namespace {
+
+struct Launch {
+  unsigned grid[3], block, shared_bytes;
+  void* stream;
+};
+
+Launch last;
+unsigned seed = 0;
+unsigned allowed_shared_bytes = 48 * 1024;
+const char* last_error = "";
+
+void run(const char* name, const Dim3& grid, unsigned block, size_t shared_bytes, HoughVote& job) {
+  if (std::strcmp(name, "hough_so3_vote") == 0)
+    host::launch(grid, block, shared_bytes, seed, [&] { hough_so3_vote(job); });
+  else
+    host::launch(grid, block, shared_bytes, seed, [&] { hough_so3_unpack(job); });
+}
+
+}  // namespace
+
+extern "C" {
+
+void host_set_seed(unsigned value) { seed = value; }
+void host_set_shared_limit(unsigned bytes) { allowed_shared_bytes = bytes; }
+const Launch* host_last_launch() { return &last; }
+unsigned host_job_bytes() { return sizeof(HoughVote); }
+
+void host_plan(int lines_per_frame, int bins, int shared_limit, int* plan) {
+  const HoughPlan made = hough_plan(lines_per_frame, bins, shared_limit);
+  plan[0] = made.threads;
+  plan[1] = made.rows;
+  plan[2] = made.tiles;
+  plan[3] = made.shared_bytes;
+}
+
+// One slab of a grid that would take the host too long, then the unpacking.
+void host_run_slab(HoughVote* job, unsigned slab, unsigned tiles, unsigned shared_bytes) {
+  host::launch(Dim3{slab + 1, 1, tiles}, 64, shared_bytes, seed, [&] { hough_so3_vote(*job); }, slab);
+  host::launch(Dim3{1, 1, 1}, 32, 0, seed, [&] { hough_so3_unpack(*job); });
+}
+
+int cuGetErrorString(int, const char** text) {
+  *text = last_error;
+  return 0;
+}
+
+int cuModuleLoadData(void** module, const void*) {
+  static int token;
+  *module = &token;
+  return 0;
+}
+
+int cuModuleGetFunction(void** function, void*, const char* name) {
+  const bool vote = std::strcmp(name, "hough_so3_vote") == 0;
+  const bool unpack = std::strcmp(name, "hough_so3_unpack") == 0;
+  last_error = "named symbol not found";
+  if (!vote && !unpack) return 500;
+  *function = const_cast<char*>(vote ? "hough_so3_vote" : "hough_so3_unpack");
+  return 0;
+}
+
+int cuFuncSetAttribute(void*, int attribute, int value) {
+  last_error = "invalid argument";
+  if (attribute != 8) return 1;  // CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES
+  allowed_shared_bytes = value;
+  return 0;
+}
+
+int cuLaunchKernel(void* function, unsigned gx, unsigned gy, unsigned gz, unsigned bx, unsigned by,
+                   unsigned bz, unsigned shared_bytes, void* stream, void** parameters, void** extra) {
+  last_error = "invalid argument";
+  if (by != 1 || bz != 1 || extra != nullptr || gx == 0 || gy == 0 || gz == 0) return 1;
+  if (gy > 65535 || gz > 65535 || bx > 512 || shared_bytes > allowed_shared_bytes) return 1;
+  last = Launch{{gx, gy, gz}, bx, shared_bytes, stream};
+  try {
+    run(static_cast<const char*>(function), Dim3{gx, gy, gz}, bx, shared_bytes,
+        *static_cast<HoughVote*>(parameters[0]));
+  } catch (const std::exception& error) {
+    static std::string kept;
+    kept = error.what();
+    last_error = kept.c_str();
+    return 700;
+  }
+  return 0;
+}
+
+}  // extern "C"
