@@ -16,7 +16,7 @@ from visionlab.moe.router import TaskRouter
 from visionlab.registry import suggest
 
 Layout = Mapping[str, Any]
-"""``{"blocks": [16, 4], "routers": {task: {"top_k": 2, "columns": [0, 1, -1, ...]}}}``"""
+"""``{"experts": [16, 4], "routers": {task: {"top_k": 2, "columns": [0, 1, -1, ...]}}}``"""
 
 
 class ExpertLayer(nn.Module):
@@ -37,12 +37,12 @@ class ExpertLayer(nn.Module):
         check_backend(backend)
         self.dim, self.backend, self.name = dim, backend, ""
         self.normalize_gates, self.noise_std = normalize_gates, noise_std
-        self.blocks = nn.ModuleList()
+        self.experts = nn.ModuleList()
         self.routers = nn.ModuleDict()
 
     def _grow_from(self, layout: Layout) -> None:
         """Create blocks and routers; called once by the subclass when it knows its sizes."""
-        self.blocks.extend(self.new_block(n) for n in layout["blocks"])
+        self.experts.extend(self.new_block(n) for n in layout["experts"])
         for task, router in layout["routers"].items():
             self.set_router(task, router["columns"], router["top_k"])
 
@@ -58,7 +58,7 @@ class ExpertLayer(nn.Module):
             t: {"top_k": r.top_k, "columns": list(r.columns)}
             for t, r in self.task_routers().items()
         }
-        return {"blocks": self.block_sizes, "routers": routers}
+        return {"experts": self.block_sizes, "routers": routers}
 
     @property
     def block_sizes(self) -> list[int]:
@@ -86,7 +86,7 @@ class ExpertLayer(nn.Module):
 
     def expert_blocks(self) -> list[ExpertBlock]:
         """Blocks in the order of the global expert ids."""
-        return [b for b in self.blocks if isinstance(b, ExpertBlock)]
+        return [b for b in self.experts if isinstance(b, ExpertBlock)]
 
     def router(self, task: str | None) -> tuple[str, TaskRouter]:
         """Name and router of a task; None stands for the only task.
@@ -128,30 +128,33 @@ class ExpertLayer(nn.Module):
         self.routers[task] = router if like is None else router.to(like.device, like.dtype)
         return self.routers[task]  # type: ignore[return-value]
 
-    def add_task(self, task: str, *, source: str | None = None, top_k: int | None = None) -> None:
-        """A router over all experts for a new task.
-
-        Args:
-            task: new name.
-            source: task whose router is copied (same experts); None = fresh router.
-            top_k: experts per token; None = as the source, or as the first task.
+    def add_task(
+        self,
+        task: str,
+        *,
+        source: str | Sequence[str] | None = None,
+        experts: Sequence[int] | None = None,
+        top_k: int | None = None,
+    ) -> None:
+        """A router for a new task; see `visionlab.moe.add_task`.
 
         Raises:
-            ValueError: the task exists.
+            ValueError: the task exists, or an unknown source.
         """
         if task in self.routers:
             raise ValueError(
                 f"task '{task}' exists already (tasks: {', '.join(self.tasks)}); "
                 "choose another name"
             )
-        _, like = self.router(self.tasks[0] if source is None else source)
-        k = like.top_k if top_k is None else top_k
-        if source is None:
-            self.set_router(task, range(self.num_experts), k)
-            return
-        router = self.set_router(task, like.columns, k)
-        with torch.no_grad():
-            router.weight.copy_(like.weight)
+        names = [source] if isinstance(source, str) else list(source or [])
+        sources = [self.router(name)[1] for name in names]
+        like = sources[0] if sources else self.router(self.tasks[0])[1]
+        known = {c for s in sources for c in s.selectable} or set(range(self.num_experts))
+        columns = sorted(known if experts is None else known.intersection(experts))
+        router = self.set_router(task, columns, like.top_k if top_k is None else top_k)
+        if sources:
+            with torch.no_grad():
+                router.weight.copy_(torch.stack([_mean_row(c, sources) for c in columns]))
 
     def add_experts(self, n: int, *, tasks: Iterable[str] = ()) -> None:
         """Append a block of n fresh experts; only the routers of ``tasks`` get columns for it."""
@@ -160,7 +163,7 @@ class ExpertLayer(nn.Module):
         chosen = [self.router(t) for t in tasks]
         first = self.num_experts
         like = next(self.parameters())
-        self.blocks.append(self.new_block(n).to(like.device, like.dtype))
+        self.experts.append(self.new_block(n).to(like.device, like.dtype))
         for task, old in chosen:
             columns = [*old.columns, *range(first, first + n)]
             router = self.set_router(task, columns, old.top_k)
@@ -191,13 +194,13 @@ class ExpertLayer(nn.Module):
                 )
                 columns = [columns[i] for i in alive]
             router.remap(columns)
-        blocks, first = nn.ModuleList(), 0
+        survivors, first = nn.ModuleList(), 0
         for block in self.expert_blocks():
             local = [e - first for e in kept if first <= e < first + block.num_experts]
             if local:
-                blocks.append(block.select(local))
+                survivors.append(block.select(local))
             first += block.num_experts
-        self.blocks = blocks
+        self.experts = survivors
 
     def set_top_k(self, task: str, top_k: int) -> None:
         """Experts per token of one task, from now on."""
@@ -213,7 +216,7 @@ class ExpertLayer(nn.Module):
         name = prefix.rstrip(".") or "the layer"
         for key, value in self.state_dict().items():
             theirs = state_dict.get(prefix + key)
-            if theirs is None or not key.startswith(("blocks", "routers")):
+            if theirs is None or not key.startswith(("experts", "routers")):
                 continue
             if theirs.shape[0] != value.shape[0]:
                 raise ValueError(
@@ -242,6 +245,12 @@ def moe_layers(model: nn.Module) -> list[tuple[str, ExpertLayer]]:
             f"{type(model).__name__} has no MoE layer; make one with visionlab.moe.insert_moe"
         )
     return layers
+
+
+def _mean_row(expert: int, routers: Sequence[TaskRouter]) -> Tensor:
+    """Mean of the router rows that lead to an expert, (D,)."""
+    rows = [r.weight[r.columns.index(expert)] for r in routers if expert in r.columns]
+    return torch.stack(rows).mean(0)
 
 
 def resolve_task(task: str | None, tasks: Sequence[str]) -> str:
@@ -280,6 +289,6 @@ def fresh_layout(num_experts: int, top_k: int, tasks: Sequence[str]) -> dict[str
         )
     columns = list(range(num_experts))
     return {
-        "blocks": [num_experts],
+        "experts": [num_experts],
         "routers": {t: {"top_k": top_k, "columns": columns} for t in tasks},
     }

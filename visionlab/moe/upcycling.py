@@ -17,7 +17,7 @@ from visionlab.moe.layer import MoELayer
 @torch.no_grad()
 def upcycle_mlp(layer: MoELayer, dense: Mlp, top_k: int) -> None:
     """Experts from a dense MLP, such that the gated sum equals it."""
-    block: Any = layer.blocks[0]
+    block: Any = layer.experts[0]
     width, experts = dense.fc1.weight.shape[0], layer.num_experts
     _check_upcycle(layer, dense.act, dense.drop1, dense.norm)
     b1, b2 = _bias(dense.fc1), _bias(dense.fc2)
@@ -67,7 +67,7 @@ def upcycle_attention(layer: MoEAttention, dense: Attention) -> None:
         *(dense.q_norm, dense.k_norm, dense.norm, dense.gate),
         *(dense.attn_drop, dense.proj_drop),
     )
-    block: Any = layer.blocks[0]
+    block: Any = layer.experts[0]
     inner = layer.inner
     weight, bias = dense.qkv.weight, _bias(dense.qkv)
     block.wq[:], block.bq[:] = weight[:inner], bias[:inner]

@@ -1,0 +1,44 @@
+"""The registered MoE ViTs."""
+
+import pytest
+import torch
+
+from visionlab.backbones import create_backbone, list_backbones
+from visionlab.backbones.protocol import grid_size, num_prefix_tokens, patch_size
+
+SIZES = {"moe_vit_tiny": 192, "moe_vit_small": 384, "moe_vit_base": 768}
+
+
+@pytest.mark.parametrize("name", SIZES)
+def test_sized_models_build_and_run(name: str) -> None:
+    model = create_backbone(
+        name, img_size=32, patch_size=16, depth=2, num_experts=4, top_k=2, tasks=["cls", "seg"]
+    )
+    tokens = model.forward_features(torch.randn(1, 3, 32, 48), task="seg")
+    assert tokens.shape == (1, 1 + 2 * 3, SIZES[name])
+    assert name in list_backbones("moe_vit_*")
+    assert patch_size(model) == (16, 16)
+    assert grid_size(model, (32, 48)) == (2, 3)
+    assert num_prefix_tokens(model) == 1
+
+
+def test_any_backbone_of_the_registry() -> None:
+    inner = create_backbone("vit_tiny_patch16_224", img_size=32, depth=2)
+    model = create_backbone("moe_vit", backbone=inner, upcycle=True, num_experts=4, top_k=2).eval()
+    x = torch.randn(2, 3, 32, 32)
+    torch.testing.assert_close(
+        model.forward_features(x), inner.eval().forward_features(x), rtol=1e-5, atol=1e-5
+    )
+
+
+def test_layout_is_a_constructor_argument() -> None:
+    options = {"img_size": 32, "depth": 2, "num_experts": 4, "top_k": 2, "tasks": ["cls", "seg"]}
+    model = create_backbone("moe_vit_tiny", **options)
+    layer = dict(model.moe_layers())["blocks.1.mlp"]
+    layer.add_experts(2, tasks=["seg"])
+    layer.set_top_k("cls", 1)
+    again = create_backbone("moe_vit_tiny", **options, layout=model.layout)
+    again.load_state_dict(model.state_dict())
+    x = torch.randn(1, 3, 32, 32)
+    for task in ("cls", "seg"):
+        assert torch.equal(model.eval()(x, task=task), again.eval()(x, task=task))
