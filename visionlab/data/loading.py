@@ -121,6 +121,7 @@ class KeyedLoader:
         self.sampler = KeyedSampler(
             length, batch_size, seed=seed, shuffle=shuffle, drop_last=drop_last
         )
+        self.batch_sampler = None  # Lightning asks any loader with a sampler for one
         workers = check_workers(num_workers)
         self._loader = DataLoader(
             _Keyed(dataset, seed, collate or default_collate, unreadable_limit),
