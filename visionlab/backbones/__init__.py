@@ -51,6 +51,8 @@ BACKBONES = BackboneRegistry(
         "moe_vit_tiny": "visionlab.backbones.moe_vit:MoEViTTiny",
         "moe_vit_small": "visionlab.backbones.moe_vit:MoEViTSmall",
         "moe_vit_base": "visionlab.backbones.moe_vit:MoEViTBase",
+        "raft_small": "visionlab.backbones.raft:raft_small",
+        "raft_large": "visionlab.backbones.raft:raft_large",
     },
 )
 

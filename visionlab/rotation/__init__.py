@@ -17,7 +17,14 @@ CAMERAS = Registry(
     },
 )
 ESTIMATORS = Registry("estimator", {"hough": "visionlab.rotation.estimator:RotationEstimator"})
-FLOWS = Registry("flow", {})
+FLOWS = Registry(
+    "flow",
+    {
+        "lk": "visionlab.rotation.flow:LucasKanade",
+        "dis": "visionlab.rotation.flow:DenseInverseSearch",
+        "raft": "visionlab.rotation.flow:Raft",
+    },
+)
 
 __getattr__, __dir__ = lazy_exports(
     __name__,
@@ -31,5 +38,13 @@ __getattr__, __dir__ = lazy_exports(
         "baseline": "baselines",
         "make_scene": "scenes",
         "so3": "so3",
+        "LucasKanade": "flow",
+        "DenseInverseSearch": "flow",
+        "Raft": "flow",
+        "open_source": "video",
+        "Trajectory": "trajectory",
+        "read_trajectory": "trajectory_files",
+        "evaluate": "evaluation",
+        "sequences": "sequences",
     },
 )
