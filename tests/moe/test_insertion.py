@@ -154,7 +154,9 @@ def test_bad_input_gets_one_clear_sentence() -> None:
         insert_moe(nn.Linear(2, 2))
     with pytest.raises(TypeError, match="plain pre-norm blocks, got MoEBlock"):
         insert_moe(moe().vit, layers="all")
-    with pytest.raises(ValueError, match="no placement 'every_secnd'. Did you mean 'every_second'"):
+    with pytest.raises(
+        ValueError, match=r"no placement 'every_secnd'. Did you mean 'every_second'"
+    ):
         insert_moe(dense(), layers="every_secnd")
     with pytest.raises(ValueError, match=r"layers=\[4\] for a transformer of 4 blocks"):
         insert_moe(dense(), layers=[4])
@@ -163,9 +165,8 @@ def test_bad_input_gets_one_clear_sentence() -> None:
     with pytest.raises(ValueError, match="upcycling needs gates that sum to one"):
         insert_moe(dense(), num_experts=4, top_k=1, upcycle=True)
     with pytest.raises(ValueError, match="cannot upcycle a block with GELU"):
-        vit = dense(act_layer="gelu_tanh")
-        insert_moe(vit, num_experts=4, top_k=2, upcycle=True)
-    with pytest.raises(ValueError, match="no task 'clss' in this model. Did you mean 'cls'"):
+        insert_moe(dense(act_layer="gelu_tanh"), num_experts=4, top_k=2, upcycle=True)
+    with pytest.raises(ValueError, match=r"no task 'clss' in this model. Did you mean 'cls'"):
         moe()(images(), task="clss")
     with pytest.raises(ValueError, match=r"token_mask must be \(images, patches\) = \(2, 16\)"):
         moe()(images(), task="cls", token_mask=torch.ones(2, 3, dtype=torch.bool))

@@ -194,7 +194,9 @@ def test_bad_input_gets_one_clear_sentence() -> None:
 
 def test_checkpoint_with_other_experts_is_refused() -> None:
     layer = make()
-    with pytest.raises(ValueError, match="other experts: the layer.experts.0.w1 has 4 in the chec"):
+    with pytest.raises(
+        ValueError, match=r"other experts: the layer.experts.0.w1 has 4 in the chec"
+    ):
         layer.load_state_dict(MoELayer(16, 32, 4, 2, tasks=("cls", "seg")).state_dict())
     pruned = make()
     pruned.keep_experts([0, 1, 2, 3, 4])
