@@ -10,7 +10,7 @@ Both make a virtual environment in .venv on first use and install into it; an ac
 
 import sys
 
-if sys.version_info < (3, 11):  # before anything that an old Python cannot parse
+if sys.version_info < (3, 11):  # noqa: UP036  (an older Python shall say so itself)
     sys.exit("visionlab needs Python 3.11 or newer; this is " + sys.version.split()[0])
 
 import hashlib
@@ -54,17 +54,21 @@ def test(python: Path, rest: list[str]) -> int:
 
 
 def find_python(here: bool) -> Path:
-    """The interpreter to use: this one, an active environment's, or that of .venv, made if need be."""
+    """The interpreter to use: this one, an active environment's, or that of .venv (made once)."""
     if here or sys.prefix != sys.base_prefix:
         return Path(sys.executable)
     if active := os.environ.get("VIRTUAL_ENV"):
         return Path(active) / scripts() / "python"
     python = VENV / scripts() / ("python.exe" if os.name == "nt" else "python")
     if not python.exists():
-        # without pip: Debian's Python lacks ensurepip; the pip at hand installs into the folder
-        if status := run([sys.executable, "-m", "venv", "--without-pip", VENV]):
-            sys.exit(status)
+        make_environment()
     return python
+
+
+def make_environment() -> None:
+    """Create .venv without pip (Debian's Python lacks ensurepip); the pip at hand installs into it."""
+    if status := run([sys.executable, "-m", "venv", "--without-pip", VENV]):
+        sys.exit(status)
 
 
 def scripts() -> str:

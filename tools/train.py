@@ -21,7 +21,8 @@ log = logging.getLogger("visionlab")
 def main(arguments: Sequence[str] | None = None) -> int:
     """Entry point; returns the exit status."""
     args = parser().parse_args(arguments)
-    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
+    log.addHandler(logging.StreamHandler())
+    log.setLevel(logging.INFO)
     try:
         config, resume = prepare(args.config, args.overrides)
         if args.check:

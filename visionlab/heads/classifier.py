@@ -67,12 +67,10 @@ class ImageClassifier(nn.Module):
 
     def group_matcher(self, coarse: bool = False) -> dict[str, Any]:
         """Depth of each parameter for layer-wise learning-rate decay (timm's convention)."""
+        # what no pattern names (last norm, head) forms the last group, at the full rate
         return {
             "stem": r"^backbone\.(?:cls_token|reg_token|pos_embed|patch_embed|norm_pre)",
-            "blocks": [
-                (r"^backbone\.blocks\.(\d+)", None),
-                (r"^(?:backbone\.norm|norm|head)", (99999,)),
-            ],
+            "blocks": [(r"^backbone\.blocks\.(\d+)", None)],
         }
 
 

@@ -4,6 +4,7 @@ Both are cheap, need no augmentation, and are reported beside the same encoder u
 """
 
 import copy
+from argparse import ArgumentParser, Namespace
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +17,7 @@ from torch.nn import functional as F
 from visionlab import config as configs
 from visionlab.data.randomness import mix, seed_all
 from visionlab.heads.classifier import pool_features
+from visionlab.tasks.tables import format_table
 
 
 @dataclass
@@ -156,3 +158,20 @@ def untrained(task: Any) -> nn.Module:
     node = copy.deepcopy(task.run_config["task"]["model"])
     seed_all(task.seed)
     return configs.build(node, key="model").to(next(task.model.parameters()).device)
+
+
+def add_arguments(parser: ArgumentParser) -> None:
+    """Arguments of ``tools/evaluate.py frozen``."""
+    parser.add_argument("checkpoint", type=Path, help="last.ckpt of a training run")
+    parser.add_argument("--k", type=int, default=20, help="neighbours (default 20)")
+    parser.add_argument("--epochs", type=int, default=20, help="of the linear probe (default 20)")
+    parser.add_argument("--split", default="test", help="split that is scored (default test)")
+
+
+def run(args: Namespace) -> None:
+    """Print the table of a training checkpoint."""
+    from visionlab.tasks.training import load_task
+
+    task, data = load_task(args.checkpoint)
+    evaluation = FrozenFeatures(k=args.k, probe_epochs=args.epochs, split=args.split)
+    print(format_table(evaluation.run(task, data, args.checkpoint.parent), evaluation.title))

@@ -6,11 +6,13 @@ and, once finished, ``results.json``.
 
 import json
 import logging
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import lightning as L
+import torch
 import yaml
 from lightning.pytorch.callbacks import Callback, ModelCheckpoint, TQDMProgressBar
 from lightning.pytorch.loggers import TensorBoardLogger
@@ -18,6 +20,7 @@ from lightning.pytorch.plugins.io import TorchCheckpointIO
 
 from visionlab import checkpoint
 from visionlab import config as configs
+from visionlab.data.images import ImageData
 from visionlab.data.randomness import seed_all
 from visionlab.tasks.base import Task
 from visionlab.tasks.curves import CurveLogger, drop_after
@@ -44,6 +47,25 @@ class AtomicCheckpointIO(TorchCheckpointIO):
         return checkpoint.read(path)
 
 
+class ProgressBar(TQDMProgressBar):
+    """Lightning's bar without the version number of a logger."""
+
+    def get_metrics(self, *args: Any, **kwargs: Any) -> dict[str, Any]:
+        """What stands at the right of the bar."""
+        return {k: v for k, v in super().get_metrics(*args, **kwargs).items() if k != "v_num"}
+
+
+def quieten_lightning() -> None:
+    """Keep Lightning's advertisements and known-harmless notices out of the terminal."""
+    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
+    for message in (
+        ".*Checkpoint directory .* exists and is not empty.*",  # a run folder holds more than it
+        ".*isinstance.treespec, LeafSpec.*",  # Lightning's own use of torch
+        ".*does not have many workers.*",
+    ):
+        warnings.filterwarnings("ignore", message)
+
+
 def run(config: Mapping[str, Any], resume: Path | None = None) -> Path:
     """Run a checked config to its end.
 
@@ -54,6 +76,7 @@ def run(config: Mapping[str, Any], resume: Path | None = None) -> Path:
     Returns:
         The run folder.
     """
+    quieten_lightning()
     output = Path(config["output"])
     seed = int(config.get("seed", 0))
     seed_all(seed)
@@ -64,7 +87,8 @@ def run(config: Mapping[str, Any], resume: Path | None = None) -> Path:
         data.seed = seed
     output.mkdir(parents=True, exist_ok=True)
     write_config(config, output / "config.yaml")
-    trainer = build_trainer(config, output, resume)
+    trainer = build_trainer(config, output, resume, has_validation(data))
+    log.info("%s on %s, into %s", config["task"]["name"], device_name(trainer), output)
     if task.job == "predict":
         trainer.predict(task, datamodule=data, return_predictions=False)
     else:
@@ -74,7 +98,21 @@ def run(config: Mapping[str, Any], resume: Path | None = None) -> Path:
     return output
 
 
-def build_trainer(config: Mapping[str, Any], output: Path, resume: Path | None) -> L.Trainer:
+def has_validation(data: Any) -> bool:
+    """Whether a data module offers validation batches."""
+    return not isinstance(data, ImageData) or "val" in data.datasets
+
+
+def device_name(trainer: L.Trainer) -> str:
+    """Number and kind of devices, for the first line of a run."""
+    kind = trainer.strategy.root_device.type
+    threads = f" with {torch.get_num_threads()} threads" if kind == "cpu" else ""
+    return f"{trainer.world_size} x {kind}{threads}"
+
+
+def build_trainer(
+    config: Mapping[str, Any], output: Path, resume: Path | None, validate: bool = True
+) -> L.Trainer:
     """The Trainer of a config with this project's logs and checkpoints."""
     arguments = dict(config.get("trainer") or {})
     every = arguments.pop("checkpoint_every_n_steps", _CHECKPOINT_EVERY_STEPS)
@@ -84,6 +122,8 @@ def build_trainer(config: Mapping[str, Any], output: Path, resume: Path | None) 
     else:
         drop_after(curves, int(checkpoint.read(resume)["global_step"]))
     arguments.setdefault("default_root_dir", str(output))
+    if not validate:
+        arguments["limit_val_batches"] = 0
     arguments.setdefault(
         "logger", [CurveLogger(curves), TensorBoardLogger(output, name="", version="tensorboard")]
     )
@@ -95,7 +135,7 @@ def build_trainer(config: Mapping[str, Any], output: Path, resume: Path | None) 
 def _callbacks(output: Path, every: int, arguments: Mapping[str, Any]) -> list[Callback]:
     callbacks: list[Callback] = []
     if arguments.get("enable_progress_bar", True):
-        callbacks.append(TQDMProgressBar(refresh_rate=10))
+        callbacks.append(ProgressBar(refresh_rate=10))
     if not arguments.get("fast_dev_run"):
         common: dict[str, Any] = {
             "dirpath": output,

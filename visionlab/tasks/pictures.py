@@ -1,0 +1,65 @@
+"""Pictures that a masked pre-training run leaves behind: reconstructions and masks."""
+
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from visionlab.masking.autoencoder import MaskedAutoencoder
+
+
+class PictureOfReconstruction:
+    """Draws reconstructions every so many epochs, into the run folder and TensorBoard.
+
+    Args:
+        every_epochs: 0 draws none.
+        count: number of images.
+    """
+
+    def __init__(self, every_epochs: int, count: int = 8) -> None:
+        self.every_epochs, self.count = every_epochs, count
+
+    def draw(self, task: Any) -> None:
+        """Draw if it is time."""
+        epoch = task.current_epoch + 1
+        if not self.every_epochs or epoch % self.every_epochs or not task.trainer.is_global_zero:
+            return
+        path = task.output / "pictures" / f"reconstruction_{epoch:04d}.png"
+        figure = draw_reconstruction(task, task.trainer.datamodule, path, self.count)
+        for logger in task.loggers:
+            add_figure = getattr(logger.experiment, "add_figure", None)
+            if callable(add_figure):
+                add_figure("reconstruction", figure, task.global_step)
+
+
+def draw_reconstruction(task: Any, data: Any, path: Path, count: int = 8) -> Any:
+    """Reconstruction panel of the first test (or validation, or training) images."""
+    from visionlab.plots.reconstructions import plot_reconstruction
+
+    split = next(s for s in ("test", "val", "train") if s in data.datasets)
+    batch = next(iter(data.loader(split)))
+    images = data.normalise(batch["image"][:count].to(task.device))
+    model: MaskedAutoencoder = task.model
+    reconstruction = model.reconstruct(images, key=(task.seed, 1))
+    path.parent.mkdir(parents=True, exist_ok=True)
+    return plot_reconstruction(reconstruction, path, mean=data.mean, std=data.std)
+
+
+class MaskPictures:
+    """Evaluation after masked pre-training: masks of the run's strategy, and reconstructions."""
+
+    title = "Pictures"
+
+    def __init__(self, *, count: int = 8) -> None:
+        self.count = count
+
+    def run(self, task: Any, data: Any, output: Path) -> list[dict[str, Any]]:
+        """Draw into ``output/pictures``."""
+        from visionlab.plots.masks import plot_masks
+
+        folder = output / "pictures"
+        folder.mkdir(parents=True, exist_ok=True)
+        with torch.no_grad():
+            draw_reconstruction(task, data, folder / "reconstruction.png", self.count)
+        plot_masks({"mask": task.model.mask}, folder / "masks.png")
+        return [{"picture": str(p)} for p in sorted(folder.glob("*.png"))]
