@@ -60,40 +60,38 @@ class Guarantee:
     reason: str
     quantity: str
 
-    def __bool__(self) -> bool:
-        return self.holds
-
 
 def pgd_guarantee(net: ProximalMap, *, eta: float, norm2: float) -> Guarantee:
     """Proximal gradient descent: ``eta < 1 / ||A||^2``."""
-    quantity = "h + R / eta"
-    return _exact_prox(net, quantity) or _compare(
-        eta < 1 / norm2, f"eta = {eta:.4g}", "<", f"1 / ||A||^2 = {1 / norm2:.4g}", quantity
+    holds, sign = eta < 1 / norm2, "<" if eta < 1 / norm2 else ">="
+    reason = f"eta = {eta:.4g} {sign} 1 / ||A||^2 = {1 / norm2:.4g}"
+    return _verdict(
+        net, holds, reason if holds else f"{reason}, the theorem needs <", "h + R / eta"
     )
 
 
 def admm_guarantee(net: ProximalMap, *, rho: float, norm2: float) -> Guarantee:
     """ADMM: ``rho > ||A||^2``."""
-    quantity = "the augmented Lagrangian"
-    return _exact_prox(net, quantity) or _compare(
-        rho > norm2, f"rho = {rho:.4g}", ">", f"||A||^2 = {norm2:.4g}", quantity
+    holds, sign = rho > norm2, ">" if rho > norm2 else "<="
+    reason = f"rho = {rho:.4g} {sign} ||A||^2 = {norm2:.4g}"
+    return _verdict(
+        net,
+        holds,
+        reason if holds else f"{reason}, the theorem needs >",
+        "the augmented Lagrangian",
     )
 
 
 def splitting_guarantee(net: ProximalMap) -> Guarantee:
     """Half-quadratic splitting: any weight."""
-    quantity = "h(x) + w/2 ||x - z||^2 + w R(z)"
-    return _exact_prox(net, quantity) or Guarantee(
-        True, "both steps minimise the same function exactly, whatever the weight", quantity
-    )
+    reason = "both steps minimise the same function exactly, whatever the weight"
+    return _verdict(net, True, reason, "h(x) + w/2 ||x - z||^2 + w R(z)")
 
 
 def mirror_guarantee(net: ProximalMap) -> Guarantee:
     """Mirror descent: any weight."""
-    quantity = "h + w R"
-    return _exact_prox(net, quantity) or Guarantee(
-        True, "a step is taken only when it lowers h + w R enough, and a small one does", quantity
-    )
+    reason = "a step is taken only when it lowers h + w R enough, and a small one does"
+    return _verdict(net, True, reason, "h + w R")
 
 
 def default_weight(measurement_noise: float, noise_level: float) -> float:
@@ -139,20 +137,14 @@ def negative_weights(net: nn.Module) -> int:
     return sum(int((~(m() >= 0)).sum()) for m in net.modules() if isinstance(m, NonNegativeWeight))
 
 
-def _exact_prox(net: ProximalMap, quantity: str) -> Guarantee | None:
-    """The failure that all theorems share: f is no prox."""
+def _verdict(net: ProximalMap, holds: bool, reason: str, quantity: str) -> Guarantee:
+    """The verdict on step and weight, unless the premise of all theorems fails: f is a prox."""
     count = negative_weights(net)
-    if count == 0:
-        return None
-    return Guarantee(
-        False,
-        f"{count} constrained weights are not nonnegative, so the potential need not be convex "
-        "and the network need not be a prox",
-        quantity,
-    )
-
-
-def _compare(holds: bool, left: str, sign: str, right: str, quantity: str) -> Guarantee:
-    opposite = {"<": ">=", ">": "<="}[sign]
-    reason = f"{left} {sign if holds else opposite} {right}"
-    return Guarantee(holds, reason if holds else f"{reason}, the theorem needs {sign}", quantity)
+    if count:
+        return Guarantee(
+            False,
+            f"{count} constrained weights are not nonnegative, so the potential need not be "
+            "convex and the network need not be a prox",
+            quantity,
+        )
+    return Guarantee(holds, reason, quantity)
