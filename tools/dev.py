@@ -66,7 +66,7 @@ def find_python(here: bool) -> Path:
 
 
 def make_environment() -> None:
-    """Create .venv without pip (Debian's Python lacks ensurepip); the pip at hand installs into it."""
+    """Create .venv without pip (Debian lacks ensurepip); the pip at hand installs into it."""
     if status := run([sys.executable, "-m", "venv", "--without-pip", VENV]):
         sys.exit(status)
 

@@ -18,6 +18,8 @@ log = logging.getLogger("visionlab")
 
 Key = tuple[int, int]  # (epoch, index)
 
+_STRIDE = 7919  # a prime: the sample in place of an unreadable one comes from elsewhere
+
 
 class UnreadableSampleError(ValueError):
     """A sample that cannot be decoded; the loader names it, counts it and takes another."""
@@ -130,6 +132,7 @@ class KeyedLoader:
             num_workers=workers,
             pin_memory=torch.cuda.is_available(),
             persistent_workers=workers > 0,
+            generator=torch.Generator(),  # else each epoch draws from the global one
         )
         self.unreadable: dict[str, str] = {}
         self.unreadable_limit = unreadable_limit
@@ -184,7 +187,7 @@ class _Keyed(Dataset[Any]):
     def _sample(self, key: Key, unreadable: dict[str, str]) -> dict[str, Any]:
         epoch, index = key
         for attempt in range(self.limit + 2):
-            i = (index + attempt) % len(self.dataset)
+            i = (index + attempt * _STRIDE) % len(self.dataset)
             try:
                 with keyed_randomness(self.seed, epoch, index):
                     sample = self.dataset[i]

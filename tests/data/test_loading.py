@@ -1,0 +1,224 @@
+import os
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch.utils.data import Dataset
+
+from visionlab.data import ArrayImages, ImageData, ImageFolder, KeyedLoader
+from visionlab.data.loading import UnreadableSampleError, check_workers
+from visionlab.data.randomness import keyed_randomness, mix, seed_all
+
+
+class Noisy(Dataset):
+    """Draws from every global generator, as augmentations do."""
+
+    def __len__(self):
+        return 10
+
+    def __getitem__(self, index):
+        import random
+
+        draws = [float(torch.rand(())), float(np.random.rand()), random.random()]  # noqa: NPY002
+        return {"image": torch.tensor(draws), "label": index}
+
+
+def arrays(n=10):
+    return ArrayImages(np.arange(n, dtype=np.uint8)[:, None, None] + np.zeros((1, 2, 2), np.uint8),
+                       np.arange(n))  # fmt: skip
+
+
+def drawn(loader):
+    return torch.cat([b["image"] for b in loader])
+
+
+def test_order_and_augmentation_depend_on_seed_and_epoch_alone():
+    first, again = (KeyedLoader(Noisy(), 4, seed=3, shuffle=True) for _ in range(2))
+    torch.manual_seed(7)
+    a = drawn(first)
+    torch.manual_seed(8)
+    assert torch.equal(a, drawn(again))
+    again.sampler.set_epoch(1)
+    assert not torch.equal(a, drawn(again))
+    assert not torch.equal(a, drawn(KeyedLoader(Noisy(), 4, seed=4, shuffle=True)))
+
+
+def test_global_generators_are_untouched():
+    before = torch.get_rng_state()
+    drawn(KeyedLoader(Noisy(), 4))
+    assert torch.equal(before, torch.get_rng_state())
+
+
+@pytest.mark.skipif(len(os.sched_getaffinity(0)) < 2, reason="needs two cores")
+def test_number_of_workers_changes_nothing():
+    alone, helped = (KeyedLoader(Noisy(), 4, shuffle=True, num_workers=n) for n in (0, 2))
+    assert torch.equal(drawn(alone), drawn(helped))
+
+
+def test_resumes_in_the_middle_of_an_epoch():
+    whole = KeyedLoader(Noisy(), 3, seed=1, shuffle=True)
+    batches = list(whole)
+    stopped = KeyedLoader(Noisy(), 3, seed=1, shuffle=True)
+    iterator = iter(stopped)
+    next(iterator), next(iterator)
+    again = KeyedLoader(Noisy(), 3, seed=1, shuffle=True)
+    again.load_state_dict(stopped.state_dict())
+    rest = list(again)
+    assert len(rest) == 2
+    assert all(torch.equal(a["image"], b["image"]) for a, b in zip(batches[2:], rest))
+    assert len(list(again)) == 4  # the epoch after it is whole again
+
+
+def test_state_at_the_end_of_an_epoch_starts_the_next_one():
+    loader = KeyedLoader(arrays(), 5)
+    list(loader)
+    again = KeyedLoader(arrays(), 5)
+    again.load_state_dict(loader.state_dict())
+    assert len(list(again)) == 2
+
+
+@pytest.mark.parametrize("drop_last", [True, False])
+@pytest.mark.parametrize("world", [1, 2, 3])
+def test_ranks_share_without_repeats(monkeypatch, drop_last, world):
+    from visionlab.data import loading
+
+    seen, counts = [], []
+    for rank in range(world):
+        monkeypatch.setattr(loading, "rank_and_world", lambda rank=rank: (rank, world))
+        loader = KeyedLoader(arrays(23), 3, shuffle=True, drop_last=drop_last)
+        indices = [int(i) for batch in loader for i in batch["index"]]
+        counts.append(len(loader))
+        seen += indices
+    assert len(set(counts)) == 1
+    assert len(seen) == len(set(seen))
+    assert len(seen) == (23 // (3 * world) * 3 * world if drop_last else 23)
+
+
+def test_whole_batches_of_arrays():
+    batch = next(iter(KeyedLoader(arrays(), 4)))
+    assert batch["image"].dtype == torch.uint8
+    assert batch["image"].shape == (4, 1, 2, 2)
+    assert batch["index"].tolist() == [0, 1, 2, 3]
+
+
+def test_mix_spreads_every_part_of_the_key():
+    seeds = {mix(a, b, c) for a in range(8) for b in range(8) for c in range(8)}
+    assert len(seeds) == 512
+    assert mix(1) != mix(1 + 2**32)
+    assert max(seeds) < 2**32
+
+
+def test_keyed_block_restores_after_an_error():
+    state = torch.get_rng_state()
+
+    def fails():
+        with keyed_randomness(1):
+            raise RuntimeError
+
+    with pytest.raises(RuntimeError):
+        fails()
+    assert torch.equal(state, torch.get_rng_state())
+
+
+def test_seed_all_repeats():
+    seed_all(1, 2)
+    a = torch.rand(3)
+    seed_all(1, 2)
+    assert torch.equal(a, torch.rand(3))
+
+
+# ---------------------------------------------------------------- bad input
+
+
+def test_sizes_are_checked():
+    with pytest.raises(ValueError, match="empty"):
+        KeyedLoader([], 4)
+    with pytest.raises(ValueError, match="at least 1"):
+        KeyedLoader(arrays(), 0)
+    with pytest.raises(ValueError, match="fewer than one batch of 64"):
+        KeyedLoader(arrays(), 64, drop_last=True)
+
+
+def test_more_workers_than_cores():
+    cores = check_workers("auto")
+    with pytest.raises(
+        ValueError, match=rf"may use {cores} cores; set data.num_workers to 0\.\.{cores}"
+    ):
+        check_workers(cores + 1)
+    with pytest.raises(ValueError, match="num_workers is -1"):
+        check_workers(-1)
+
+
+@pytest.fixture
+def folder(tmp_path):
+    rng = np.random.default_rng(0)
+    for i in range(12):
+        path = tmp_path / f"class{i % 2}" / f"{i}.png"
+        path.parent.mkdir(exist_ok=True)
+        Image.fromarray(rng.integers(0, 255, (8, 8, 3), dtype=np.uint8)).save(path)
+    return tmp_path
+
+
+def test_one_corrupt_image_is_named_counted_and_replaced(folder, caplog):
+    bad = folder / "class0" / "4.png"
+    bad.write_bytes(bad.read_bytes()[:60])
+    loader = KeyedLoader(ImageFolder(folder), 6)
+    batches = list(loader)
+    assert sum(len(b["label"]) for b in batches) == 12
+    assert list(loader.unreadable) == [str(bad)]
+    assert "4.png" in caplog.text
+
+
+def test_many_corrupt_images_stop_the_run(folder):
+    for path in folder.glob("class1/*.png"):
+        path.write_bytes(b"nonsense")
+    with pytest.raises(RuntimeError, match=r"unreadable samples.*unreadable_limit"):
+        list(KeyedLoader(ImageFolder(folder), 12, unreadable_limit=3))
+
+
+def test_nothing_but_corrupt_images(folder):
+    for path in folder.glob("*/*.png"):
+        path.write_bytes(b"")
+    with pytest.raises(RuntimeError, match="unreadable samples in a row"):
+        list(KeyedLoader(ImageFolder(folder), 2, unreadable_limit=3))
+
+
+def test_folders_that_do_not_fit(tmp_path, folder):
+    with pytest.raises(FileNotFoundError, match="no folder"):
+        ImageFolder(tmp_path / "nowhere")
+    (tmp_path / "empty" / "class").mkdir(parents=True)
+    with pytest.raises(FileNotFoundError, match="holds no images"):
+        ImageFolder(tmp_path / "empty")
+    for path in folder.glob("class1/*"):
+        path.unlink()
+    one = folder / "one"
+    (one / "a").mkdir(parents=True)
+    (folder / "class0" / "0.png").rename(one / "a" / "0.png")
+    with pytest.raises(ValueError, match=r"one class \(a\)"):
+        ImageFolder(one)
+    assert len(ImageFolder(one, labelled=False)) == 1
+
+
+def test_unreadable_error_is_for_datasets_to_raise():
+    assert issubclass(UnreadableSampleError, ValueError)
+
+
+def test_data_module_normalises_on_the_device():
+    data = ImageData({"train": arrays()}, batch_size=2, mean=[0.5], std=[0.25])
+    batch = data.on_after_batch_transfer(next(iter(data.train_dataloader())), 0)
+    assert batch["image"].dtype == torch.float32
+    index = batch["index"].float()
+    assert torch.allclose(batch["image"][:, 0, 0, 0], (index / 255 - 0.5) / 0.25)
+
+
+def test_data_module_checks_its_arguments():
+    with pytest.raises(ValueError, match="expected some of 'train'"):
+        ImageData({"trian": arrays()})
+    with pytest.raises(ValueError, match="one positive std"):
+        ImageData({"train": arrays()}, mean=[0.5], std=[0.0])
+    data = ImageData({"train": arrays()}, batch_size=2)
+    with pytest.raises(ValueError, match=r"1 channels, data\.mean has 3"):
+        data.on_after_batch_transfer(next(iter(data.train_dataloader())), 0)
+    with pytest.raises(ValueError, match="no dataset 'test' among"):
+        data.test_dataloader()
