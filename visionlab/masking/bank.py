@@ -1,7 +1,8 @@
 """Masks from a stored bank of noise, the ``.npz`` format that ColorMAE publishes.
 
-A bank is one array (n, M, N): n square or oblong noise pictures. Every mask takes its own picture, window and
-flips. The generated colours need no file and are independent over steps; a bank is for compatibility.
+A bank is one array (n, M, N): n square or oblong noise pictures. Every mask takes its own picture,
+window and flips. The generated colours need no file and are independent over steps; a bank is for
+compatibility.
 """
 
 import zipfile
@@ -20,7 +21,8 @@ class BankMask(Mask):
     """Random windows of a noise bank.
 
     Args:
-        path: ``.npz`` (its first array) or ``.npy`` file of shape (n, M, N), float32, float64 or integer.
+        path: ``.npz`` (its first array) or ``.npy`` file of shape (n, M, N), float32, float64 or
+            integer.
         keep: which values stay visible. The published code keeps the largest.
     """
 
@@ -44,10 +46,12 @@ class BankMask(Mask):
         rows, columns = self.bank.shape[1:]
         if grid[0] > rows or grid[1] > columns:
             raise ValueError(
-                f"a bank of {rows}x{columns} pictures is too small for a grid of {grid[0]}x{grid[1]}"
+                f"a bank of {rows}x{columns} pictures is too small for a grid of "
+                f"{grid[0]}x{grid[1]}"
             )
 
     def scores(self, draws: Draws, images: Tensor | None = None) -> Tensor:
+        """Scores of all patches; see `Mask.scores`."""
         place = self.windows(draws)
         window = crop(self._bank(draws.device), *place.unbind(1), grid=self.bound_grid)
         if not window.is_floating_point():  # few levels: draw the order of equal values
@@ -117,7 +121,8 @@ def load_bank(path: str | Path) -> Tensor:
         raise ValueError(f"a noise bank has shape (n, M, N), got {bank.shape} in '{path}'")
     if bank.dtype == np.float16 or bank.dtype.kind not in "fiu":
         raise TypeError(
-            f"a noise bank holds float32, float64 or integers, got {bank.dtype} in '{path}': half precision "
+            f"a noise bank holds float32, float64 or integers, got {bank.dtype} in '{path}': half "
+            "precision "
             "has so many ties that the place of a patch would decide; generate it again in float32"
         )
     if bank.dtype.kind == "f" and not np.isfinite(bank).all():

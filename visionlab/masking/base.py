@@ -32,8 +32,9 @@ def check_ratio(ratio: float) -> float:
 def keep_count(patches: int, ratio: float) -> int:
     """Visible patches: ``patches - floor(patches * ratio + 1/2)``.
 
-    Equals MAE's ``int(L * (1 - ratio))`` wherever ``L * (1 - ratio)`` is an integer; elsewhere it rounds to the
-    nearest where MAE truncates (also float error: L = 100 at .9 keeps 10, MAE's formula 9).
+    Equals MAE's ``int(L * (1 - ratio))`` wherever ``L * (1 - ratio)`` is an integer; elsewhere it
+    rounds to the nearest where MAE truncates (also float error: L = 100 at .9 keeps 10, MAE's
+    formula 9).
 
     Raises:
         ValueError: the ratio leaves no patch visible or none hidden.
@@ -123,8 +124,8 @@ class Mask(ABC):
             batch_size: number of masks.
             device: where they are drawn; CPU and CUDA streams differ without ``index``.
             key: integers. (seed, rank, step), or (seed, epoch) together with ``index``.
-            index: (B,) sample numbers: each mask then depends on (key, its number) alone, whatever the split of
-                the batch, the number of ranks or the device.
+            index: (B,) sample numbers: each mask then depends on (key, its number) alone, whatever
+                the split of the batch, the number of ranks or the device.
             images: (B, C, H, W), read by input-dependent strategies only.
             epoch: read by schedules only.
         """
@@ -140,7 +141,8 @@ class Mask(ABC):
         """The grid, or the sentence that it is missing."""
         if self.grid is None:
             raise ValueError(
-                f"this {type(self).__name__} has no grid yet; pass grid=(rows, columns) or call with_grid"
+                f"this {type(self).__name__} has no grid yet; pass grid=(rows, columns) or call "
+                "with_grid"
             )
         return self.grid
 

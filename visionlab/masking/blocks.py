@@ -1,9 +1,10 @@
 """Block-wise masks: rectangles of hidden (BEiT) or of visible (data2vec 2.0) patches.
 
 Bao et al., "BEiT", ICLR 2022, Algorithm 1; Baevski et al., "Efficient self-supervised learning with
-contextualized target representations" (inverse block masks), ICML 2023. Both papers add rectangles until the
-count is reached; here a fixed list of rectangles is drawn for every image at once, and a patch is ranked by
-the first rectangle that covers it. So the count is exact, and there is no loop over images.
+contextualized target representations" (inverse block masks), ICML 2023. Both papers add rectangles
+until the count is reached; here a fixed list of rectangles is drawn for every image at once, and a
+patch is ranked by the first rectangle that covers it. So the count is exact, and there is no loop
+over images.
 """
 
 import math
@@ -47,6 +48,7 @@ class BlockMask(Mask):
         super().__init__(grid, ratio=ratio)
 
     def scores(self, draws: Draws, images: Tensor | None = None) -> Tensor:
+        """Scores of all patches; see `Mask.scores`."""
         return self._cover_time(draws)
 
     def _cover_time(self, draws: Draws) -> Tensor:
@@ -72,13 +74,14 @@ class InverseBlockMask(BlockMask):
     """Keeps rectangles visible and hides the rest; arguments as in :class:`BlockMask`."""
 
     def scores(self, draws: Draws, images: Tensor | None = None) -> Tensor:
+        """Scores of all patches; see `Mask.scores`."""
         return -self._cover_time(draws)
 
 
 def draw_block_size(
     draws: Draws, count: int, grid: Grid, area: tuple[float, float], aspect: float
 ) -> Tensor:
-    """Heights and widths of ``count`` rectangles per row, (B, count, 2) int64, all inside the grid."""
+    """Heights and widths of ``count`` rectangles per row, (B, count, 2) int64, within the grid."""
     height, width = grid
     share = area[0] + (area[1] - area[0]) * draws.uniform(count)
     ratio = torch.exp(math.log(aspect) * (2 * draws.uniform(count) - 1))

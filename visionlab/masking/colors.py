@@ -1,7 +1,8 @@
 """Masks from coloured noise: the patches with the largest values of a filtered field stay visible.
 
-Hinojosa, Liu, Ghanem: "ColorMAE: Exploring data-independent masking strategies in masked autoencoders",
-ECCV 2024. All default filters are calibrated on that paper's figure (see ``spectrum``).
+Hinojosa, Liu, Ghanem: "ColorMAE: Exploring data-independent masking strategies in masked
+autoencoders", ECCV 2024. All default filters are calibrated on that paper's figure (see
+``spectrum``).
 """
 
 from collections.abc import Callable, Mapping
@@ -49,7 +50,9 @@ class ColorMask(Mask):
     ) -> None:
         self.spectrum = as_spectrum(color)
         self.boundary: Boundary = boundary
-        NoiseField(self.spectrum, (1, 2), boundary=boundary)  # checks the boundary before a grid is known
+        NoiseField(
+            self.spectrum, (1, 2), boundary=boundary
+        )  # checks the boundary before a grid is known
         super().__init__(grid, ratio=ratio)
 
     def _bind(self, grid: Grid) -> None:
@@ -57,6 +60,7 @@ class ColorMask(Mask):
         self.field = NoiseField(self.spectrum, grid, boundary=self.boundary)
 
     def scores(self, draws: Draws, images: Tensor | None = None) -> Tensor:
+        """Scores of all patches; see `Mask.scores`."""
         return self.field.sample(draws)
 
     def _parameters(self) -> dict[str, Any]:
@@ -92,6 +96,7 @@ class MixMask(Mask):
         self.fields = [NoiseField(s, grid, boundary=self.boundary) for s in self.spectra]
 
     def scores(self, draws: Draws, images: Tensor | None = None) -> Tensor:
+        """Scores of all patches; see `Mask.scores`."""
         edges = self.weights.cumsum(0)[:-1].to(draws.device)
         choice = torch.bucketize(draws.uniform(1).double(), edges, right=True)
         # every colour draws for every image: a row then depends on its own numbers alone

@@ -13,9 +13,7 @@ def list_masks(pattern: str = "*") -> list[str]:
     return MASKS.names(pattern)
 
 
-def create_mask(
-    name: str, grid: Grid | None = None, ratio: float = 0.75, **options: Any
-) -> Mask:
+def create_mask(name: str, grid: Grid | None = None, ratio: float = 0.75, **options: Any) -> Mask:
     """Build a mask strategy.
 
     Args:

@@ -1,4 +1,7 @@
-"""Regular masks: grid-wise sampling (He et al., CVPR 2022, Fig. 6) and masks of coarse units (Hiera, ICML 2023)."""
+"""Regular masks: grid-wise sampling and masks of coarse units.
+
+He et al., CVPR 2022, Fig. 6; Ryali et al., "Hiera", ICML 2023, section 3.
+"""
 
 from typing import Any, Literal
 
@@ -12,11 +15,12 @@ from visionlab.masking.keys import Draws
 class GridMask(Mask):
     """Keeps patches on a regular lattice with a random offset.
 
-    At ratio .75 one patch in each 2 x 2 cell stays visible, as in MAE's grid-wise sampling. Any other ratio follows
-    the order of Bayer's dither matrix, which fills a grid as evenly as it can.
+    At ratio .75 one patch in each 2 x 2 cell stays visible, as in MAE's grid-wise sampling. Any
+    other ratio follows the order of Bayer's dither matrix, which fills a grid as evenly as it can.
     """
 
     def scores(self, draws: Draws, images: Tensor | None = None) -> Tensor:
+        """Scores of all patches; see `Mask.scores`."""
         height, width = self.bound_grid
         table = bayer(max(height, width), draws.device)
         side = len(table)
@@ -41,7 +45,8 @@ def bayer(size: int, device: torch.device | str = "cpu") -> Tensor:
 class UnitMask(Mask):
     """Hides whole units of several patches, as a multi-stage encoder needs.
 
-    Where the number of visible patches is no multiple of a unit, one unit is cut to keep the count exact.
+    Where the number of visible patches is no multiple of a unit, one unit is cut to keep the count
+    exact.
 
     Args:
         unit: (rows, columns) of patches in a unit; units at the border may be cut by the grid.
@@ -72,10 +77,13 @@ class UnitMask(Mask):
         super()._bind(grid)
         coarse = (-(-grid[0] // self.unit[0]), -(-grid[1] // self.unit[1]))
         if coarse == (1, 1):
-            raise ValueError(f"a unit of {self.unit} covers the whole grid {grid}; use a smaller unit")
+            raise ValueError(
+                f"a unit of {self.unit} covers the whole grid {grid}; use a smaller unit"
+            )
         self._coarse = self.base.with_ratio(0.5).with_grid(coarse)  # only its scores are used
 
     def scores(self, draws: Draws, images: Tensor | None = None) -> Tensor:
+        """Scores of all patches; see `Mask.scores`."""
         height, width = self.bound_grid
         coarse = self._coarse.scores(draws, images)
         rank = coarse.argsort(1).argsort(1).view(-1, *self._coarse.bound_grid)

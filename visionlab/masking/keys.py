@@ -2,11 +2,13 @@
 
 Two ways to draw, one interface (``uniform``, ``normal``, each of shape (batch, n)):
 
-* :class:`GeneratorDraws`, key = (seed, rank, step): a torch generator seeded with a hash of the key. Fast.
+* :class:`GeneratorDraws`, key = (seed, rank, step): a torch generator seeded with a hash of the
+key. Fast.
 * :class:`IndexedDraws`, key = (seed, epoch) and one sample index per row: a counter-based hash
-  (SplitMix64, Steele et al. 2014). A row depends on its own index alone, so any split of the batch, any
-  number of ranks and any device give the same bits. Its normals are integers on a fixed scale, which lets
-  a matrix product in float64 be exact, hence independent of the order of summation.
+  (SplitMix64, Steele et al. 2014). A row depends on its own index alone, so any split of the
+  batch, any number of ranks and any device give the same bits. Its normals are integers on a fixed
+  scale, which lets a matrix product in float64 be exact, hence independent of the order of
+  summation.
 """
 
 import operator
@@ -85,12 +87,15 @@ class GeneratorDraws:
         self._generator = torch.Generator(device).manual_seed(seed)
 
     def uniform(self, n: int) -> Tensor:
+        """See `Draws.uniform`."""
         return torch.rand(self.batch_size, n, generator=self._generator, device=self.device)
 
     def normal(self, n: int) -> Tensor:
+        """See `Draws.normal`."""
         return torch.randn(self.batch_size, n, generator=self._generator, device=self.device)
 
     def shared(self) -> float:
+        """See `Draws.shared`."""
         self._word = _mix((self._word + _GOLDEN) & _WORD)
         return (self._word >> 11) / (1 << 53)
 
@@ -114,14 +119,17 @@ class IndexedDraws:
         return _mix_tensor(self._start + counter * _signed(_GOLDEN))
 
     def uniform(self, n: int) -> Tensor:
+        """See `Draws.uniform`."""
         return _shift_right(self._words(n), 11).double() * 2.0**-53
 
     def normal(self, n: int) -> Tensor:
+        """See `Draws.normal`."""
         words = self._words((n + 3) // 4)
         lanes = torch.stack([(words >> (16 * k)) & 0xFFFF for k in range(4)], dim=-1).flatten(1)
         return _normal_table(str(self.device))[lanes[:, :n]]
 
     def shared(self) -> float:
+        """See `Draws.shared`."""
         self._word = _mix((self._word + _GOLDEN) & _WORD)
         return (self._word >> 11) / (1 << 53)
 

@@ -39,8 +39,8 @@ class MaskBatch:
     def ids_restore(self) -> Tensor:
         """(B, L) int64: place of each patch in the order [visible, hidden], both ascending.
 
-        ``torch.gather(torch.cat([visible, hidden], 1), 1, ids_restore)`` puts tokens back. Counting replaces
-        the usual second sort.
+        ``torch.gather(torch.cat([visible, hidden], 1), 1, ids_restore)`` puts tokens back.
+        Counting replaces the usual second sort.
         """
         before = self.hidden.cumsum(1)  # hidden patches up to and including this one
         place = torch.arange(self.hidden.shape[1], device=self.hidden.device)

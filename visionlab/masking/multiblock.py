@@ -1,4 +1,8 @@
-"""I-JEPA's multi-block masks: several target blocks and one context (Assran et al., CVPR 2023, section 3)."""
+"""I-JEPA's multi-block masks: several target blocks and one context.
+
+Assran et al., "Self-supervised learning from images with a joint-embedding predictive
+architecture", CVPR 2023, section 3.
+"""
 
 import math
 from typing import Any
@@ -15,12 +19,14 @@ from visionlab.masking.mask_batch import MaskBatch
 class MultiBlockMask(Mask):
     """Targets are blocks of one size per batch; the context is a larger block without them.
 
-    ``ids_keep`` is the context, ``targets`` (B, num_targets, patches) the blocks. The context never meets a target
-    and has exactly the number of patches that the ratio says: a random part of the context block, filled from
-    outside of it where the block is too small. To make that possible for every draw the targets together cover
-    at most the hidden share, so a target's area is limited to ratio / num_targets.
+    ``ids_keep`` is the context, ``targets`` (B, num_targets, patches) the blocks. The context
+    never meets a target and has exactly the number of patches that the ratio says: a random part
+    of the context block, filled from outside of it where the block is too small. To make that
+    possible for every draw the targets together cover at most the hidden share, so a target's area
+    is limited to ratio / num_targets.
 
-    With ``index`` the size of the target blocks is a function of the key alone (one size per epoch).
+    With ``index`` the size of the target blocks is a function of the key alone (one size per
+    epoch).
 
     Args:
         num_targets: target blocks per image.
@@ -41,7 +47,9 @@ class MultiBlockMask(Mask):
     ) -> None:
         for name, (low, high) in (("target_scale", target_scale), ("context_scale", context_scale)):
             if not 0 < low <= high <= 1:
-                raise ValueError(f"{name} holds two shares, 0 < low <= high <= 1, got {(low, high)}")
+                raise ValueError(
+                    f"{name} holds two shares, 0 < low <= high <= 1, got {(low, high)}"
+                )
         if not 0 < target_aspect[0] <= target_aspect[1]:
             raise ValueError(f"target_aspect holds 0 < low <= high, got {target_aspect}")
         if num_targets < 1:
@@ -56,7 +64,8 @@ class MultiBlockMask(Mask):
         self._largest = (grid[0] * grid[1] - self.keep) // self.num_targets
         if self._largest < 1:
             raise ValueError(
-                f"{self.num_targets} targets do not fit into the {grid[0] * grid[1] - self.keep} hidden patches "
+                f"{self.num_targets} targets do not fit into the {grid[0] * grid[1] - self.keep} "
+                "hidden patches "
                 f"of a {grid[0]}x{grid[1]} grid; use fewer targets or a larger ratio"
             )
 

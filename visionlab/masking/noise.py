@@ -2,13 +2,16 @@
 
 Two exact ways to draw the same law, chosen by size:
 
-* **root**, up to 1,024 patches: ``z @ S`` with S the symmetric root of the L x L covariance. One small matrix
-  product, no padding, no crop. The symmetric root is unique; any other would depend on the LAPACK build.
-* **separable**, larger grids: the filter's kernel is split by SVD, ``sum_k a_k b_k^T`` (a Gaussian has one
-  term, the default green three), so a field is ``sum_k A_k X B_k^T`` with banded A_k, B_k and padded noise X.
+* **root**, up to 1,024 patches: ``z @ S`` with S the symmetric root of the L x L covariance. One
+  small matrix product, no padding, no crop. The symmetric root is unique; any other would depend
+  on the LAPACK build.
+* **separable**, larger grids: the filter's kernel is split by SVD, ``sum_k a_k b_k^T`` (a Gaussian
+  has one term, the default green three), so a field is ``sum_k A_k X B_k^T`` with banded A_k, B_k
+  and padded noise X.
 
-Boundary ``plane`` cuts the grid out of an endless field; ``torus`` wraps around, which makes every patch
-visible equally often. The two differ in law for red and purple: never compare runs across them.
+Boundary ``plane`` cuts the grid out of an endless field; ``torus`` wraps around, which makes every
+patch visible equally often. The two differ in law for red and purple: never compare runs across
+them.
 """
 
 from functools import lru_cache
@@ -37,8 +40,8 @@ class NoiseField:
         boundary: ``plane`` or ``torus``.
         method: ``root``, ``separable``, or None for the choice by size.
 
-    With indexed draws the field is computed in integers held by float64, so it is the same to the last bit for
-    any batch size and on any device.
+    With indexed draws the field is computed in integers held by float64, so it is the same to the
+    last bit for any batch size and on any device.
     """
 
     def __init__(

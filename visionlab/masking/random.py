@@ -10,5 +10,6 @@ class RandomMask(Mask):
     """Visible patches drawn uniformly without replacement."""
 
     def scores(self, draws: Draws, images: Tensor | None = None) -> Tensor:
+        """Scores of all patches; see `Mask.scores`."""
         height, width = self.bound_grid
         return draws.uniform(height * width)

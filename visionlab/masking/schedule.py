@@ -1,11 +1,12 @@
 """Schedules of strategy, colour and ratio over epochs: functions of the epoch, without state.
 
-A resumed run therefore continues where it was. The ratio changes between epochs only, so all masks of an
-epoch keep the same number of patches (static shapes for torch.compile).
+A resumed run therefore continues where it was. The ratio changes between epochs only, so all masks
+of an epoch keep the same number of patches (static shapes for torch.compile).
 """
 
 import math
 from collections.abc import Mapping, Sequence
+from itertools import pairwise
 from typing import Any, Literal
 
 from torch import Tensor
@@ -23,10 +24,10 @@ class ScheduledMask(Mask):
     """Strategy and ratio as functions of the epoch.
 
     Args:
-        stages: each a mapping with ``epoch`` (its first epoch), ``name`` (a strategy or colour) and that
-            strategy's own options; the first begins at epoch 0.
-        transition: ``step`` changes at once; ``linear`` blends the covariance from one stage's colour to
-            the next over the stage (colours only).
+        stages: each a mapping with ``epoch`` (its first epoch), ``name`` (a strategy or colour)
+            and that strategy's own options; the first begins at epoch 0.
+        transition: ``step`` changes at once; ``linear`` blends the covariance from one stage's
+            colour to the next over the stage (colours only).
         ratio: hidden share at epoch 0.
         ratio_end: hidden share at epoch ``epochs`` and after; default: constant.
         curve: course of the ratio in between.
@@ -110,12 +111,14 @@ class ScheduledMask(Mask):
         mask = self.masks[stage]
         if share > 0:
             here, there = mask, self.masks[stage + 1]
-            assert isinstance(here, ColorMask) and isinstance(there, ColorMask)
+            assert isinstance(here, ColorMask)
+            assert isinstance(there, ColorMask)
             spectrum = Blend(((here.spectrum, 1 - share), (there.spectrum, share)))
             mask = ColorMask(color=spectrum, boundary=here.boundary)
         return mask.with_ratio(ratio).with_grid(self.bound_grid)
 
     def scores(self, draws: Draws, images: Tensor | None = None) -> Tensor:
+        """Scores of all patches; see `Mask.scores`."""
         raise ValueError("a scheduled mask depends on the epoch: call at(epoch) first")
 
     def _parameters(self) -> dict[str, Any]:
@@ -139,6 +142,6 @@ def _parse_stages(stages: Sequence[Mapping[str, Any]]) -> tuple[list[float], lis
         masks.append(create_mask(stage["name"], **options))
     if not starts or starts[0] != 0:
         raise ValueError(f"the first stage begins at epoch 0, got stages at {starts}")
-    if any(b <= a for a, b in zip(starts, starts[1:])):
+    if any(b <= a for a, b in pairwise(starts)):
         raise ValueError(f"the epochs of the stages must increase, got {starts}")
     return starts, masks

@@ -1,4 +1,4 @@
-"""Input-dependent masks: a score per patch from the user's function, mixed with any noise strategy."""
+"""Input-dependent masks: a score per patch from the user's function, mixed with noise."""
 
 from collections.abc import Callable
 from typing import Any
@@ -13,12 +13,13 @@ from visionlab.masking.keys import Draws
 class ScoreMask(Mask):
     """Keeps the patches with the largest ``weight * score + (1 - weight) * noise``.
 
-    Scores and noise are first brought to zero mean and unit variance per image, so attention-guided and coloured
-    masks compose: ``ScoreMask(score_fn=saliency, noise=create_mask("green"), weight=0.5)``.
+    Scores and noise are first brought to zero mean and unit variance per image, so
+    attention-guided and coloured masks compose: ``ScoreMask(score_fn=saliency,
+    noise=create_mask("green"), weight=0.5)``.
 
     Args:
-        score_fn: images (B, C, H, W) -> scores (B, L) or (B, rows, columns), float32 or float64. It runs
-            without gradient.
+        score_fn: images (B, C, H, W) -> scores (B, L) or (B, rows, columns), float32 or float64.
+            It runs without gradient.
         noise: strategy whose scores are mixed in; default: random.
         weight: 1 follows the scores alone, 0 the noise alone.
     """
@@ -49,6 +50,7 @@ class ScoreMask(Mask):
         self.noise = self.noise.with_ratio(self.ratio).with_grid(grid)
 
     def scores(self, draws: Draws, images: Tensor | None = None) -> Tensor:
+        """Scores of all patches; see `Mask.scores`."""
         if images is None:
             raise ValueError("a score mask depends on the images: pass images=... when drawing")
         noise = _standardise(self.noise.scores(draws, images))
@@ -70,7 +72,8 @@ def check_scores(scores: Tensor, batch_size: int, grid: Grid) -> Tensor:
     """
     if scores.dtype in (torch.float16, torch.bfloat16):
         raise TypeError(
-            f"mask scores and noise need float32 or float64, got {scores.dtype}: its ties would decide by "
+            f"mask scores and noise need float32 or float64, got {scores.dtype}: its ties would "
+            "decide by "
             "place; compute them in full precision (outside autocast)"
         )
     if scores.shape not in {(batch_size, *grid), (batch_size, grid[0] * grid[1])}:

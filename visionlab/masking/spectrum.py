@@ -1,16 +1,18 @@
 """A colour is a spectrum: the amplitude H(f) by which white noise is filtered.
 
-``f`` is the radial frequency in cycles per patch; .5 is the Nyquist frequency along an axis, .707 at the
-corner. ``G_s(f) = exp(-2 pi^2 s^2 f^2)`` is the transfer of a Gaussian blur of s patches. Red is a
-low-pass, blue a high-pass, green a band-pass and purple a band-stop (Hinojosa et al., ECCV 2024).
+``f`` is the radial frequency in cycles per patch; .5 is the Nyquist frequency along an axis, .707
+at the corner. ``G_s(f) = exp(-2 pi^2 s^2 f^2)`` is the transfer of a Gaussian blur of s patches.
+Red is a low-pass, blue a high-pass, green a band-pass and purple a band-stop (Hinojosa et al.,
+ECCV 2024).
 
 The authors published neither filters nor sigmas. The defaults here are **calibrated on the paper's
-overview figure; they are not the authors' parameters**. Green and red follow its periodograms. Blue and
-purple follow the rate at which visible patches touch in its masks (see README, "Calibration").
+overview figure; they are not the authors' parameters**. Green and red follow its periodograms.
+Blue and purple follow the rate at which visible patches touch in its masks (see README,
+"Calibration").
 """
 
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, is_dataclass
 from typing import Any
 
 import numpy as np
@@ -40,7 +42,7 @@ class Spectrum:
 
     def describe(self) -> dict[str, Any]:
         """Plain data: the kind and all parameters."""
-        parameters = asdict(self) if hasattr(self, "__dataclass_fields__") else {}
+        parameters: dict[str, Any] = asdict(self) if is_dataclass(self) else {}
         record = {"kind": type(self).__name__.lower(), **parameters}
         if isinstance(self, Red | Blue | Green | Purple) and self == type(self)():
             record["note"] = CALIBRATION
@@ -52,6 +54,7 @@ class White(Spectrum):
     """H = 1: the law of MAE's random masks."""
 
     def __call__(self, frequency: Array) -> Array:
+        """H at radial frequencies; see the class."""
         return np.ones_like(frequency)
 
 
@@ -65,6 +68,7 @@ class Red(Spectrum):
         _positive(self, "sigma")
 
     def __call__(self, frequency: Array) -> Array:
+        """H at radial frequencies; see the class."""
         return gaussian(frequency, self.sigma)
 
 
@@ -79,6 +83,7 @@ class Blue(Spectrum):
         _positive(self, "sigma", "order")
 
     def __call__(self, frequency: Array) -> Array:
+        """H at radial frequencies; see the class."""
         return (1 - gaussian(frequency, self.sigma)) ** self.order
 
 
@@ -96,6 +101,7 @@ class Green(Spectrum):
         _positive(self, "f0", "order")
 
     def __call__(self, frequency: Array) -> Array:
+        """H at radial frequencies; see the class."""
         x = (frequency / self.f0) ** 2
         return (x * np.exp(1 - x)) ** self.order
 
@@ -113,6 +119,7 @@ class Purple(Spectrum):
         _positive(self, "gain", "sigma_low", "sigma_high", "order")
 
     def __call__(self, frequency: Array) -> Array:
+        """H at radial frequencies; see the class."""
         high = (1 - gaussian(frequency, self.sigma_high)) ** self.order
         return self.gain * gaussian(frequency, self.sigma_low) + high
 
@@ -134,6 +141,7 @@ class DifferenceOfGaussians(Spectrum):
             )
 
     def __call__(self, frequency: Array) -> Array:
+        """H at radial frequencies; see the class."""
         weak, strong = gaussian(frequency, self.sigma_weak), gaussian(frequency, self.sigma_strong)
         return (weak - strong) ** self.order
 
@@ -155,6 +163,7 @@ class Profile(Spectrum):
             raise ValueError(f"the frequencies of a profile must increase, got {self.frequencies}")
 
     def __call__(self, frequency: Array) -> Array:
+        """H at radial frequencies; see the class."""
         return np.interp(frequency, self.frequencies, self.amplitudes)
 
 
@@ -165,9 +174,11 @@ class Custom(Spectrum):
     function: Callable[[Array], Array]
 
     def __call__(self, frequency: Array) -> Array:
+        """H at radial frequencies; see the class."""
         return np.asarray(self.function(frequency), dtype=np.float64)
 
     def describe(self) -> dict[str, Any]:
+        """Where the function is defined."""
         function = self.function
         name = getattr(function, "__qualname__", repr(function))
         return {"kind": "custom", "function": f"{getattr(function, '__module__', '')}:{name}"}
@@ -186,12 +197,14 @@ class Blend(Spectrum):
         check_weights({i: w for i, (_, w) in enumerate(self.parts)}, "blend")
 
     def __call__(self, frequency: Array) -> Array:
+        """H at radial frequencies; see the class."""
         plane = frequency_plane(256, 256)
         total = sum(w for _, w in self.parts)
         power = [w / total * h(frequency) ** 2 / np.mean(h(plane) ** 2) for h, w in self.parts]
         return np.sqrt(np.sum(power, axis=0))
 
     def describe(self) -> dict[str, Any]:
+        """Parts and weights."""
         return {"kind": "blend", "parts": [[h.describe(), w] for h, w in self.parts]}
 
 

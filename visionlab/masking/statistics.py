@@ -14,10 +14,12 @@ class MaskStatistics:
 
     Attributes:
         keep_rate: (H, W) share of masks in which a patch is visible.
-        periodogram: (H, W) mean power of the visible patches, 1 = white noise, in FFT order (DC first).
+        periodogram: (H, W) mean power of the visible patches, 1 = white noise, in FFT order (DC
+            first).
         frequency: centres of the radial bins, cycles per patch.
         energy: mean of the periodogram in each bin.
-        neighbour_rate: visible neighbour pairs / (2 x visible patches); .23 for white at 14x14 and ratio .75.
+        neighbour_rate: visible neighbour pairs / (2 x visible patches); .23 for white at 14x14 and
+            ratio .75.
         neighbour_rate_inside: chance that an in-grid neighbour of a visible patch is visible.
         samples: number of masks.
     """
@@ -67,7 +69,9 @@ def periodogram(visible: Tensor) -> Tensor:
     return power / (power.sum() / (power.numel() - 1))  # the DC term is zero by construction
 
 
-def radial_profile(power: Tensor, *, width: float = 0.1, start: float = 0.02) -> tuple[Tensor, Tensor]:
+def radial_profile(
+    power: Tensor, *, width: float = 0.1, start: float = 0.02
+) -> tuple[Tensor, Tensor]:
     """Ring means of a periodogram in FFT order.
 
     Returns:
@@ -91,7 +95,8 @@ def neighbour_rate(visible: Tensor) -> tuple[float, float]:
     """How often visible patches of (N, H, W) touch.
 
     Returns:
-        Pairs of visible 4-neighbours / (2 x visible), and the same per in-grid neighbour (free of the border's bias).
+        Pairs of visible 4-neighbours / (2 x visible), and the same per in-grid neighbour (free of
+        the border's bias).
     """
     shown = visible.double()
     pairs = (shown[:, 1:] * shown[:, :-1]).sum() + (shown[:, :, 1:] * shown[:, :, :-1]).sum()
