@@ -41,6 +41,12 @@ class Grid(NamedTuple):
         reach = 2 * tan(max_angle / 2) if geometry == "exact" else max_angle
         return cls(bin_size, 2 * round(reach / bin_size) + 1)
 
+    @classmethod
+    def with_bins(cls, bins: int, max_angle: float, geometry: Geometry = "exact") -> "Grid":
+        """The grid of a given number of cells that reaches ``max_angle`` rad."""
+        reach = 2 * tan(max_angle / 2) if geometry == "exact" else max_angle
+        return cls(2 * reach / (bins - 1), bins)
+
     def centre(self, cell: int | NDArray[np.int64]) -> Array:
         """Grid coordinates (..., 3) of the centres of flat cells ``(ix bins + iy) bins + iz``."""
         flat = np.asarray(cell, np.int64)

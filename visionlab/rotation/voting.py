@@ -45,6 +45,11 @@ def quantise_weights(weights: NDArray[np.floating]) -> Weights:
     return scaled.astype(np.uint32)
 
 
+def counter_bytes(bins: int, search: Search) -> int:
+    """Memory of the counters that one thread needs."""
+    return 4 * (bins // 4 + 1) ** 3 if search == "pyramid" else 4 * bins * bins
+
+
 def vote_numpy(lines: Array, weights: Weights, *, bins: int) -> tuple[int, int]:
     """The oracle: the rule above as plain NumPy, one slab after the other.
 

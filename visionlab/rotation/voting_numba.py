@@ -6,12 +6,12 @@ it ends at the winner with the lowest flat index.
 
 **Branch and bound** (`pyramid`). A block is 4x4x4 cells. In one block-slab of four slabs a line's
 samples are monotone in k (rounding is monotone, so ``fl(x0 + fl(dx k))`` is), hence lie in the box
-spanned by its first and last sample. Adding the line's weight to every block that this box touches
-gives for each block a bound that is at least the votes of each of its cells. Blocks are opened in
-falling order of their bound by counting their 64 cells under the very same rule; as soon as the next
-bound is below the best count found, no unopened block can hold the winner, nor tie with it. Blocks
-whose bound equals the best count are opened too where they hold a lower flat index. The result is
-therefore the full search's winner, always.
+spanned by its first and last sample. Adding the line's weight to every block the box touches
+gives for each block a bound that is at least the votes of each of its cells. Blocks are opened
+by counting their 64 cells under the very same rule, the one of the highest bound first, and then
+all whose bound is not below the best count found so far: no other can hold the winner. Blocks whose
+bound equals the best count are opened where they hold a lower flat index, since they might tie.
+The result is therefore the full search's winner, always.
 """
 # ruff: noqa: TID253 - this module is numba; `voting` imports it on first use
 
@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 BLOCK = 4
 
 
-@njit(cache=True)
+@njit(cache=True, nogil=True)
 def _compact(lines: Any, weights: Any) -> Any:
     """Lines that can vote, one row per column (4, M) so that loops over them vectorise."""
     kept = np.empty((4, lines.shape[0]))
@@ -40,7 +40,7 @@ def _compact(lines: Any, weights: Any) -> Any:
     return kept[:, :count].copy(), votes[:count]
 
 
-@njit(cache=True)
+@njit(cache=True, nogil=True)
 def _sweep(lines: Any, weights: Any, bins: int, slab: Any, first: int, stride: int) -> Any:
     """Winner over the slabs first, first + stride, ...; ``slab`` holds bins * bins + 1 counters."""
     best_votes, best_cell = np.int64(0), np.int64(-1)
@@ -71,7 +71,7 @@ def _sweep(lines: Any, weights: Any, bins: int, slab: Any, first: int, stride: i
     return best_cell, best_votes
 
 
-@njit(cache=True)
+@njit(cache=True, nogil=True)
 def _boxes(lines: Any, bins: int, kb: int, boxes: Any) -> None:
     """Range of blocks (x first, x last, y first, y last) that each line's samples span."""
     low, high = float(kb * BLOCK), float(min(kb * BLOCK + BLOCK, bins) - 1)
@@ -87,9 +87,9 @@ def _boxes(lines: Any, bins: int, kb: int, boxes: Any) -> None:
             last[i] = np.int16(max(min(np.floor(max(a, b) * (1.0 / BLOCK)), top), -1.0))
 
 
-@njit(cache=True)
+@njit(cache=True, nogil=True)
 def _bounds(weights: Any, boxes: Any, blocks: int, bound: Any) -> Any:
-    """Add each line to all blocks of its box in one block-slab; returns the largest sum and place."""
+    """Add each line to all blocks of its box in one block-slab; returns the top sum and place."""
     best, place = np.int64(0), 0
     for i in range(len(weights)):
         left, right, top, bottom = boxes[0, i], boxes[1, i], boxes[2, i], boxes[3, i]
@@ -110,7 +110,7 @@ def _bounds(weights: Any, boxes: Any, blocks: int, bound: Any) -> Any:
     return best, place
 
 
-@njit(cache=True)
+@njit(cache=True, nogil=True)
 def _open_block(
     lines: Any, weights: Any, bins: int, where: Any, boxes: Any, near: Any, cells: Any
 ) -> Any:
@@ -142,9 +142,9 @@ def _open_block(
     return best_cell, best_votes
 
 
-@njit(cache=True)
+@njit(cache=True, nogil=True)
 def _branch_and_bound(lines: Any, weights: Any, bins: int, bound: Any) -> Any:
-    """Winner of the whole box; ``bound`` is scratch of blocks^3 counters. Also counts opened blocks."""
+    """Winner of the whole box and the number of opened blocks; ``bound`` has blocks^3 counters."""
     blocks = (bins + BLOCK - 1) // BLOCK
     plane = blocks * blocks
     bound[:] = 0
@@ -178,7 +178,7 @@ def _branch_and_bound(lines: Any, weights: Any, bins: int, bound: Any) -> Any:
     return best_cell, best_votes, opened
 
 
-@njit(cache=True)
+@njit(cache=True, nogil=True)
 def _frame(lines: Any, weights: Any, bins: int, pyramid: bool, scratch: Any) -> Any:
     kept, votes = _compact(lines, weights)
     if pyramid:
@@ -198,7 +198,7 @@ def _batch_parallel(
             cells[b], votes[b] = _frame(lines[b], weights[b], bins, pyramid, scratch[share])
 
 
-@njit(cache=True)
+@njit(cache=True, nogil=True)
 def _batch_serial(
     lines: Any, weights: Any, bins: int, pyramid: bool, scratch: Any, cells: Any, votes: Any
 ) -> None:
