@@ -308,9 +308,9 @@ def test_surgery_on_a_bare_layer() -> None:
 def test_bad_input_gets_one_clear_sentence() -> None:
     model = make()
     found = measured(model)
-    with pytest.raises(ValueError, match="no task 'sgg' in this model. Did you mean 'seg'"):
+    with pytest.raises(ValueError, match=r"no task 'sgg' in this model. Did you mean 'seg'"):
         prune_to_task(model, "sgg", keep=4, usage=found)
-    with pytest.raises(ValueError, match="keep=1 experts in layer 'blocks.1.attn', which has 8"):
+    with pytest.raises(ValueError, match=r"keep=1 experts in layer 'blocks.1.attn', which has 8"):
         prune_to_task(model, "seg", keep=1, usage=found)
     with pytest.raises(ValueError, match="keeping 1 experts is fewer than top_k=2"):
         prune_to_task(model, "seg", keep=[[0]] * 4)

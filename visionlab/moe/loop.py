@@ -45,29 +45,29 @@ class _ExpertMLP(torch.autograd.Function):
                 torch.ops.aten.gelu.out(h[start:end], out=a[start:end])
                 torch.addmm(c2, a[start:end], m2.t(), out=z[start:end])
             start = end
-        ctx.save_for_backward(x, gates, w1, w2, b2, token, order, position, h, a)
+        ctx.save_for_backward(x, gates, w1, w2, token, order, position, h, a, z)
         ctx.ends = ends
         return sum_slots(z, position, gates.to(z.dtype))
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        x, gates, w1, w2, b2, token, order, position, h, a = ctx.saved_tensors
+        x, gates, w1, w2, token, order, position, h, a, z = ctx.saved_tensors
         grad, ends = grad.contiguous(), ctx.ends
         g = gates.reshape(-1).to(x.dtype)[order][:, None]
         dw1, dw2 = torch.empty_like(w1), torch.empty_like(w2)
-        db1, db2 = x.new_empty(w1.shape[:2]), torch.empty_like(b2)
+        db1, db2 = x.new_empty(w1.shape[:2]), x.new_empty(w2.shape[:2])
         dg, dx_rows = x.new_zeros(order.numel()), x.new_empty(order.numel(), x.shape[1])
         dx_rows[ends[-1] :] = 0
         start = 0
         for e, end in enumerate(ends):
             s = slice(start, end)
             dy = grad.index_select(0, token[s])
-            da = dy @ w2[e]
-            dg[s] = torch.linalg.vecdot(da, a[s]) + dy @ b2[e]
-            torch.mm(dy.t(), a[s] * g[s], out=dw2[e])
-            torch.mv(dy.t(), g[s, 0], out=db2[e])
-            dh = _gelu_backward(da.mul_(g[s]), h[s])
+            dg[s] = torch.linalg.vecdot(dy, z[s])
+            dy.mul_(g[s])
+            torch.mm(dy.t(), a[s], out=dw2[e])
+            torch.sum(dy, 0, out=db2[e])
+            dh = _gelu_backward(dy @ w2[e], h[s])
             torch.mm(dh.t(), x.index_select(0, token[s]), out=dw1[e])
             torch.sum(dh, 0, out=db1[e])
             torch.mm(dh, w1[e], out=dx_rows[s])
