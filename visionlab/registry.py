@@ -139,5 +139,8 @@ MODELS = Registry(
     {
         "masked_autoencoder": "visionlab.masking.autoencoder:MaskedAutoencoder",
         "image_classifier": "visionlab.heads.classifier:ImageClassifier",
+        "multitask": "visionlab.heads.multitask:MultiTaskModel",
+        "learned_proximal_network": "visionlab.proximal.network:LearnedProximalNetwork",
+        "proximal_network": "visionlab.proximal.network:ProximalNetwork",
     },
 )

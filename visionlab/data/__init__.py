@@ -6,6 +6,8 @@ DATA = Registry(
     "data",
     {
         "images": "visionlab.data.images:ImageData",
+        "task_mixture": "visionlab.data.mixture:TaskMixture",
+        "laplacian": "visionlab.data.laplacian:LaplacianData",
     },
 )
 
@@ -15,6 +17,16 @@ DATASETS = Registry(
         "fashion_mnist": "visionlab.data.fashion_mnist:fashion_mnist",
         "array_images": "visionlab.data.arrays:array_images",
         "image_folder": "visionlab.data.image_folder:ImageFolder",
+        "mnist_digits": "visionlab.data.digits:mnist_digits",
+        "photograph_crops": "visionlab.data.photographs:PhotographCrops",
+        "volume_slices": "visionlab.data.volumes:VolumeSlices",
+        "task_data": "visionlab.data.mixture:TaskData",
+        "composed_items": "visionlab.data.composed:ComposedItems",
+        "packed_archive": "visionlab.data.archives:PackedArchive",
+        "coco_detection": "visionlab.data.annotations:CocoDetection",
+        "voc_detection": "visionlab.data.annotations:VocDetection",
+        "yolo_detection": "visionlab.data.annotations:YoloDetection",
+        "segmentation_folder": "visionlab.data.segmentation:SegmentationFolder",
     },
 )
 
@@ -24,6 +36,8 @@ TRANSFORMS = Registry(
         "pretraining": "visionlab.data.transforms:pretraining",
         "finetuning": "visionlab.data.transforms:finetuning",
         "evaluation": "visionlab.data.transforms:evaluation",
+        "jitter_crop": "visionlab.data.labelled_transforms:jitter_crop",
+        "fit_inside": "visionlab.data.labelled_transforms:fit_inside",
     },
 )
 
@@ -32,8 +46,20 @@ __getattr__, __dir__ = lazy_exports(
     {
         "ImageData": "images",
         "ImageFolder": "image_folder",
+        "LaplacianData": "laplacian",
+        "PhotographCrops": "photographs",
+        "VolumeSlices": "volumes",
+        "mnist_digits": "digits",
         "ArrayImages": "arrays",
         "KeyedLoader": "loading",
+        "TaskMixture": "mixture",
+        "TaskData": "mixture",
+        "ComposedItems": "composed",
+        "PackedArchive": "archives",
+        "CocoDetection": "annotations",
+        "VocDetection": "annotations",
+        "YoloDetection": "annotations",
+        "SegmentationFolder": "segmentation",
         "keyed_randomness": "randomness",
         "mix": "randomness",
     }

@@ -10,13 +10,20 @@ from typing import TYPE_CHECKING
 from visionlab.registry import Registry, lazy_exports
 
 if TYPE_CHECKING:
+    from visionlab.proximal.certificate import Certificate as Certificate
+    from visionlab.proximal.certificate import certify as certify
     from visionlab.proximal.guarantees import Guarantee as Guarantee
     from visionlab.proximal.guarantees import GuaranteeWarning as GuaranteeWarning
     from visionlab.proximal.guarantees import default_weight as default_weight
+    from visionlab.proximal.inversion import Inversion as Inversion
+    from visionlab.proximal.inversion import invert as invert
     from visionlab.proximal.iteration import Restoration as Restoration
+    from visionlab.proximal.losses import proximal_matching_loss as proximal_matching_loss
     from visionlab.proximal.network import LearnedProximalNetwork as LearnedProximalNetwork
     from visionlab.proximal.network import ProximalMap as ProximalMap
     from visionlab.proximal.network import ProximalNetwork as ProximalNetwork
+    from visionlab.proximal.prior import PriorResult as PriorResult
+    from visionlab.proximal.prior import evaluate_prior as evaluate_prior
     from visionlab.proximal.solvers import pnp_admm as pnp_admm
     from visionlab.proximal.solvers import pnp_hqs as pnp_hqs
     from visionlab.proximal.solvers import pnp_mirror as pnp_mirror
@@ -31,6 +38,13 @@ _EXPORTS = {
     "Guarantee": "guarantees",
     "GuaranteeWarning": "guarantees",
     "default_weight": "guarantees",
+    "proximal_matching_loss": "losses",
+    "evaluate_prior": "prior",
+    "PriorResult": "prior",
+    "invert": "inversion",
+    "Inversion": "inversion",
+    "certify": "certificate",
+    "Certificate": "certificate",
     "ProximalMap": "network",
     "ProximalNetwork": "network",
     "LearnedProximalNetwork": "network",

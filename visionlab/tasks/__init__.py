@@ -8,6 +8,8 @@ TASKS = Registry(
         "masked_pretraining": "visionlab.tasks.masked_pretraining:MaskedPretraining",
         "linear_probing": "visionlab.tasks.probing:LinearProbing",
         "finetuning": "visionlab.tasks.finetuning:Finetuning",
+        "multitask": "visionlab.tasks.multitask:MultiTaskTraining",
+        "proximal_matching": "visionlab.tasks.proximal_matching:ProximalMatching",
     },
 )
 
@@ -36,6 +38,8 @@ __getattr__, __dir__ = lazy_exports(
         "MaskedPretraining": "masked_pretraining",
         "LinearProbing": "probing",
         "Finetuning": "finetuning",
+        "MultiTaskTraining": "multitask",
+        "ProximalMatching": "proximal_matching",
     }
     | {m: m for m in ("base", "optimizers", "training", "curves")},
 )

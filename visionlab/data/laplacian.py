@@ -1,0 +1,82 @@
+"""Laplacian samples, whose prior |x| and prox (soft thresholding) are known in closed form."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import lightning as L
+import torch
+from torch import Tensor
+
+from visionlab.data.randomness import mix
+
+
+class LaplacianBatches:
+    """Batches of independent Laplacian numbers; each is a function of (seed, epoch, batch).
+
+    Args:
+        batch_size: numbers per batch.
+        batches: per epoch.
+        scale: b in the density exp(-|x| / b) / 2b.
+        seed: of the draws.
+    """
+
+    def __init__(self, batch_size: int, batches: int, *, scale: float = 1.0, seed: int = 0) -> None:
+        if min(batch_size, batches) < 1 or scale <= 0:
+            raise ValueError(
+                f"batch_size and batches must be at least 1 and scale positive, got {batch_size}, "
+                f"{batches} and {scale}"
+            )
+        self.batch_size, self.batches, self.scale, self.seed = batch_size, batches, scale, seed
+        self.epoch = 0
+        self._next = 0
+
+    def __len__(self) -> int:
+        return self.batches
+
+    def __iter__(self) -> Iterator[dict[str, Tensor]]:
+        first, self._next = self._next % self.batches, 0
+        for i in range(first, self.batches):
+            self._position = i + 1
+            yield {"image": self.draw(mix(self.seed, self.epoch, i))}
+
+    def draw(self, key: int) -> Tensor:
+        """(batch_size, 1) numbers: the difference of two exponential ones is Laplacian."""
+        generator = torch.Generator().manual_seed(key)
+        pair = torch.empty(2, self.batch_size, 1).exponential_(generator=generator)
+        return self.scale * (pair[0] - pair[1])
+
+    def set_epoch(self, epoch: int) -> None:
+        """Called by Lightning at the start of each epoch."""
+        self.epoch = epoch
+
+    def state_dict(self) -> dict[str, int]:
+        """Position within the epoch."""
+        return {"position": getattr(self, "_position", 0)}
+
+    def load_state_dict(self, state: dict[str, int]) -> None:
+        """Go on at a saved position."""
+        self._next = int(state["position"])
+
+
+class LaplacianData(L.LightningDataModule):
+    """Training and validation batches of 1-D Laplacian samples, (batch_size, 1).
+
+    Args:
+        batch_size: numbers per batch.
+        batches: batches per epoch.
+        scale: b in the density exp(-|x| / b) / 2b.
+    """
+
+    seed: int = 0  # the run's, set by `visionlab.tasks.training`
+
+    def __init__(self, *, batch_size: int = 2000, batches: int = 1000, scale: float = 1.0) -> None:
+        super().__init__()
+        self.batch_size, self.batches, self.scale = batch_size, batches, scale
+
+    def train_dataloader(self) -> Any:
+        """Keyed batches, without end of data."""
+        return LaplacianBatches(self.batch_size, self.batches, scale=self.scale, seed=self.seed)
+
+    def val_dataloader(self) -> Any:
+        """Four batches of another key."""
+        return LaplacianBatches(self.batch_size, 4, scale=self.scale, seed=mix(self.seed, 0x7A1))

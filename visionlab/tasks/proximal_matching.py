@@ -1,0 +1,146 @@
+"""Training of learned proximal networks: denoising, then proximal matching in stages.
+
+Fang et al., "What's in a Prior? Learned Proximal Networks for Inverse Problems", ICLR 2024, Alg. 1.
+The noise is drawn on the device from the step's key, so a resumed run sees the same noise.
+"""
+
+import math
+from collections.abc import Sequence
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+from torch.optim.lr_scheduler import LambdaLR
+
+from visionlab.data.randomness import mix
+from visionlab.proximal.losses import ProximalMatchingSchedule, denoising_loss
+from visionlab.proximal.network import ProximalNetwork
+from visionlab.tasks.base import Task
+from visionlab.tasks.optimizers import Adam, Recipe
+
+
+class ProximalMatching(Task):
+    """Trains a `ProximalNetwork` on the noise level, or range, that the network states.
+
+    Args:
+        model: the network; its ``noise_level`` says what noise is added. In a range, each sample
+            has its own level, drawn uniformly in the logarithm.
+        optimizer: recipe; its learning rate is the peak, its own schedule is not used. Adam at
+            1e-3 if None.
+        pretrain: loss to begin with.
+        pretrain_share: share of the steps; 1 trains with that loss alone.
+        pretrain_floor: factor of the learning rate at the end of pre-training.
+        gammas: of the proximal matching stages, falling.
+        gamma_unit: ``"sqrt_n"``, or ``"noise"``: multiples of sqrt(n) times the noise level (a
+            range of levels needs it; the official 0.08 at level 0.1 is 0.8).
+        lr_factors: factor of the learning rate in each stage, or one for all.
+        warmup: share of the steps.
+        nonfinite_limit: skipped steps before the run stops.
+        compile: run the network through ``torch.compile``.
+
+    Raises:
+        ValueError: the network states no noise level, or ``gamma_unit`` does not suit its range.
+    """
+
+    model: ProximalNetwork
+
+    def __init__(
+        self,
+        model: ProximalNetwork,
+        optimizer: Recipe | None = None,
+        *,
+        pretrain: Literal["l1", "l2"] = "l1",
+        pretrain_share: float = 0.6,
+        pretrain_floor: float = 0.1,
+        gammas: Sequence[float] = (0.64, 0.32, 0.16, 0.08),
+        gamma_unit: Literal["sqrt_n", "noise"] = "sqrt_n",
+        lr_factors: float | Sequence[float] = 0.1,
+        warmup: float = 0.02,
+        nonfinite_limit: int = 10,
+        compile: bool = False,
+    ) -> None:
+        super().__init__(
+            model, optimizer or Adam(1e-3), nonfinite_limit=nonfinite_limit, compile=compile
+        )
+        if model.noise_level is None and model.noise_range is None:
+            raise ValueError("the network must state its noise: set task.model.noise_level")
+        if gamma_unit not in ("sqrt_n", "noise"):
+            raise ValueError(f"gamma_unit is 'sqrt_n' or 'noise', got {gamma_unit!r}")
+        if model.noise_range is not None and gamma_unit == "sqrt_n" and pretrain_share < 1:
+            raise ValueError(
+                "over a range of noise levels one gamma in absolute units suits none of them; set "
+                "task.gamma_unit=noise and gammas in multiples of the noise level"
+            )
+        self.schedule = ProximalMatchingSchedule(
+            pretrain=pretrain,
+            pretrain_share=pretrain_share,
+            pretrain_floor=pretrain_floor,
+            gammas=gammas,
+            lr_factors=lr_factors,
+            warmup=warmup,
+        )
+        self.gamma_unit = gamma_unit
+
+    def configure_optimizers(self) -> Any:
+        """The recipe's optimiser under the schedule of the stages."""
+        steps = max(1, int(self.trainer.estimated_stepping_batches))
+        optimizer, _ = self.recipe.build(
+            self.model_to_train(), images_per_step=1, steps=steps, steps_per_epoch=steps
+        )
+        factor = LambdaLR(optimizer, lambda step: self.schedule.at(step / steps).lr_factor)
+        return [optimizer], [{"scheduler": factor, "interval": "step"}]
+
+    def loss(self, batch: Any, batch_idx: int) -> dict[str, Tensor]:
+        """Denoising loss of the present stage."""
+        clean = batch["image"]
+        steps = max(1, int(self.trainer.estimated_stepping_batches))
+        stage = self.schedule.at(self.global_step / steps)
+        sigma = self.draw_levels(clean)
+        noisy = clean + _spread(sigma, clean) * torch.randn_like(clean)
+        in_noise_units = self.model.noise_range is not None or self.gamma_unit == "noise"
+        loss = denoising_loss(
+            self.denoise(noisy, sigma),
+            clean,
+            stage.loss,
+            gamma=stage.gamma,
+            sigma=sigma if in_noise_units else None,
+        )
+        return {"loss": loss, "gamma": loss.new_tensor(stage.gamma or 0.0)}
+
+    def draw_levels(self, clean: Tensor) -> Tensor:
+        """(B,) noise levels."""
+        count = len(clean)
+        if self.model.noise_range is None:
+            assert self.model.noise_level is not None
+            return clean.new_full((count,), self.model.noise_level)
+        low, high = self.model.noise_range
+        share = torch.rand(count, device=clean.device, dtype=clean.dtype)
+        return low * (high / low) ** share
+
+    def denoise(self, noisy: Tensor, sigma: Tensor) -> Tensor:
+        """f(noisy), told the level if it is conditioned on it."""
+        return self.model(noisy, sigma) if self.model.conditioned else self.model(noisy)
+
+    def validation_levels(self) -> list[float]:
+        """The level, or the ends and the geometric middle of the range."""
+        if self.model.noise_range is None:
+            assert self.model.noise_level is not None
+            return [self.model.noise_level]
+        low, high = self.model.noise_range
+        return [low, math.sqrt(low * high), high]
+
+    def validation_step(self, batch: Any, batch_idx: int) -> None:
+        """Log the mean PSNR (range 1, not clipped) at each level, under the same noise each time."""
+        clean = batch["image"]
+        generator = torch.Generator().manual_seed(mix(self.seed, batch_idx, 0xDE))
+        noise = torch.randn(clean.shape, generator=generator).to(clean)
+        for level in self.validation_levels():
+            with torch.no_grad():
+                found = self.denoise(clean + level * noise, clean.new_full((len(clean),), level))
+            mean_square = (found - clean).square().flatten(1).mean(1)
+            name = f"val/psnr_{level:.3g}"
+            self.log(name, (-10 * mean_square.log10()).mean(), batch_size=len(clean))
+
+
+def _spread(per_sample: Tensor, like: Tensor) -> Tensor:
+    return per_sample.reshape(-1, *(1,) * (like.dim() - 1))
