@@ -1,8 +1,12 @@
 """A plain vision transformer of any width and depth: timm's class with its sizes in the open."""
 
 from pathlib import Path
+from typing import Literal
 
+from timm.layers import PatchEmbed
 from timm.models.vision_transformer import VisionTransformer
+
+from visionlab.backbones.conv_stem import ConvPatchEmbed
 
 
 def vit(
@@ -18,6 +22,7 @@ def vit(
     reg_tokens: int = 0,
     drop_path_rate: float = 0.0,
     dynamic_img_size: bool = False,
+    stem: Literal["patch", "conv"] = "patch",
     checkpoint_path: str | Path | None = None,
 ) -> VisionTransformer:
     """Build a ViT (arXiv 2010.11929) that returns all tokens, without a classifier.
@@ -34,6 +39,8 @@ def vit(
         reg_tokens: number of register tokens (arXiv 2309.16588).
         drop_path_rate: stochastic depth of the last block; it grows linearly from 0.
         dynamic_img_size: accept any image size that the patch divides.
+        stem: "patch" embeds each patch by one linear layer, "conv" by a row of small convolutions
+            (`ConvPatchEmbed`), which learns from fewer images; not for masked pre-training.
         checkpoint_path: local weights (see `visionlab.backbones.weights`).
 
     Raises:
@@ -41,6 +48,8 @@ def vit(
     """
     if embed_dim % num_heads:
         raise ValueError(f"embed_dim {embed_dim} is not a multiple of num_heads {num_heads}")
+    if stem not in ("patch", "conv"):
+        raise ValueError(f"stem is {stem!r}; expected 'patch' or 'conv'")
     model = VisionTransformer(
         img_size=img_size,
         patch_size=patch_size,
@@ -55,6 +64,7 @@ def vit(
         reg_tokens=reg_tokens,
         drop_path_rate=drop_path_rate,
         dynamic_img_size=dynamic_img_size,
+        embed_layer=ConvPatchEmbed if stem == "conv" else PatchEmbed,
     )
     if checkpoint_path is not None:
         from visionlab.backbones.weights import load_encoder_weights

@@ -1,0 +1,89 @@
+"""Labelled JPEG archives: one ``.npz`` with all pictures as bytes, for small sets and excerpts.
+
+Keys: ``jpeg`` uint8 and ``offset`` (n + 1,), then ``label`` (n,), or ``boxes`` (rows image, class,
+x1, y1, x2, y2 px), or ``mask`` (n, H, W); optional ``classes``.
+"""
+
+from collections.abc import Sequence
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from torch.utils.data import Dataset
+
+from visionlab.data.samples import (
+    KINDS,
+    check_label,
+    decode,
+    detection_sample,
+    half_open,
+    need_file,
+    need_samples,
+    segmentation_sample,
+)
+from visionlab.data.segmentation import class_names, remap_table
+from visionlab.registry import suggest
+
+_KEY = {"classification": "label", "detection": "boxes", "segmentation": "mask"}
+
+
+class PackedArchive(Dataset):
+    """Read a labelled JPEG archive.
+
+    Args:
+        path: the ``.npz``.
+        kind: which labels to return.
+        classes: names, or how many; the archive's own if None.
+        one_based: boxes count pixels from 1 and include the last one (VOC).
+        ignore: stored mask values that are ignored, besides 255.
+        limit: keep the first so many images; all if None.
+    """
+
+    def __init__(
+        self,
+        path: str,
+        kind: Literal["classification", "detection", "segmentation"],
+        *,
+        classes: Sequence[str] | int | None = None,
+        one_based: bool = False,
+        ignore: Sequence[int] = (),
+        limit: int | None = None,
+    ) -> None:
+        if kind not in KINDS:
+            raise ValueError(f"no kind '{kind}'. {suggest(kind, KINDS)}")
+        self.kind, self._path, self._one_based = kind, need_file(path, "image archive"), one_based
+        # an open npz unpacks a whole array at each access: read it once
+        with np.load(self._path) as archive:
+            self._data = {k: archive[k] for k in archive.files if not k.startswith("poly_")}
+        missing = [k for k in ("jpeg", "offset", _KEY[kind]) if k not in self._data]
+        if missing:
+            raise ValueError(f"{path} holds no {', '.join(missing)}; it has {sorted(self._data)}")
+        if classes is None and "classes" not in self._data:
+            raise ValueError(f"{path} names no classes; give 'classes'")
+        self.classes = (
+            [str(c) for c in self._data["classes"]] if classes is None else class_names(classes)
+        )
+        self._remap = remap_table(zero_is_ignored=False, ignore=ignore)
+        self._count = len(self._data["offset"]) - 1
+        self._count = self._count if limit is None else min(limit, self._count)
+        need_samples(self._count, path)
+
+    def __len__(self) -> int:
+        return self._count
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        if not 0 <= index < self._count:
+            raise IndexError(f"no sample {index} in {self._path}, it holds {self._count}")
+        start, stop = self._data["offset"][index : index + 2]
+        source = f"{self._path.name}[{index}]"
+        image = decode(torch.from_numpy(self._data["jpeg"][start:stop].copy()), source)
+        if self.kind == "classification":
+            label = check_label(int(self._data["label"][index]), self.classes, source)
+            return {"image": image, "label": label}
+        if self.kind == "segmentation":
+            mask = self._remap[self._data["mask"][index]]
+            return segmentation_sample(image, mask, classes=self.classes, source=source)
+        rows = self._data["boxes"]
+        rows = rows[rows[:, 0] == index]
+        boxes = half_open(rows[:, 2:]) if self._one_based else rows[:, 2:]
+        return detection_sample(image, boxes, rows[:, 1], classes=self.classes, source=source)
