@@ -46,6 +46,7 @@ class Task(L.LightningModule):
         self.nonfinite_limit = nonfinite_limit
         self._skipped: Tensor
         self.register_buffer("_skipped", torch.zeros(()), persistent=False)
+        self._loader_state: dict[str, Any] | None = None
         if compile:
             model.compile()
 
@@ -86,9 +87,25 @@ class Task(L.LightningModule):
         return self.model
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Put the resolved config beside the weights."""
+        """Put the resolved config and the position within the epoch beside the weights."""
         if self.run_config is not None:
             checkpoint["visionlab"] = metadata(self.run_config)
+        loader = self.trainer.train_dataloader
+        if hasattr(loader, "state_dict"):
+            checkpoint["train_loader"] = loader.state_dict()
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Keep the position for `on_train_start`."""
+        self._loader_state = checkpoint.get("train_loader")
+
+    def on_train_start(self) -> None:
+        """Go on at the saved position within the epoch.
+
+        Lightning restores loaders too, but not once `estimated_stepping_batches` has been asked.
+        """
+        if self._loader_state is not None:
+            self.trainer.train_dataloader.load_state_dict(self._loader_state)
+            self._loader_state = None
 
     def on_before_optimizer_step(self, optimizer: Any) -> None:
         """Skip the step everywhere if any gradient is not finite (after reduction over ranks)."""
