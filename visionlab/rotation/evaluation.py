@@ -191,20 +191,11 @@ def evaluate(
         >>> [(row.name, round(row.mean, 3)) for row in evaluate(turn, turn)]
         [('estimate', 0.0), ('zero', 0.573)]
     """
-    if len(estimate) < 2:
-        raise ValueError(f"the estimate has {len(estimate)} frame; at least two are needed")
     exact = align(estimate, truth, by=by)
-    known = estimate.known
-    gap = float(np.median(np.diff(exact.times)))
-    block = max(1, round(_BLOCK_SECONDS / gap))
-    candidates: dict[str, Any] = {name: estimate.steps, "zero": np.zeros((len(exact) - 1, 3))}
-    stored = least_squares_steps(estimate)
-    if stored is not None:
-        candidates["least squares"] = stored
-    candidates |= dict(others or {})
+    gap = float(np.median(np.diff(exact.times))) if len(exact) > 1 else np.nan
+    block = max(1, round(_BLOCK_SECONDS / gap)) if gap > 0 else 1
     table = []
-    for label, steps in candidates.items():
-        steps = np.where(known[:, None], np.asarray(steps, np.float64), np.nan)
+    for label, steps in _candidates(estimate, name=name, others=others).items():
         valid = np.isfinite(steps).all(1)
         table.append(
             summarise(
@@ -216,6 +207,36 @@ def evaluate(
             )
         )
     return table
+
+
+def errors_by_method(
+    estimate: Trajectory, truth: Trajectory, *, by: str = "frame"
+) -> dict[str, Array]:
+    """Errors in degrees of each frame, by the names of `evaluate`; unknown frames are left out."""
+    exact = align(estimate, truth, by=by)
+    return {
+        name: step_errors(steps[valid], exact.steps[valid])
+        for name, steps in _candidates(estimate).items()
+        if (valid := np.isfinite(steps).all(1)).any()
+    }
+
+
+def _candidates(
+    estimate: Trajectory,
+    *,
+    name: str = "estimate",
+    others: Mapping[str, ArrayLike] | None = None,
+) -> dict[str, Array]:
+    """Steps (N-1, 3) by method: the estimate and what stands beside it; NaN across its cuts."""
+    if len(estimate) < 2:
+        raise ValueError(f"the estimate has {len(estimate)} frame; at least two are needed")
+    found: dict[str, Any] = {name: estimate.steps, "zero": np.zeros((len(estimate) - 1, 3))}
+    stored = least_squares_steps(estimate)
+    if stored is not None:
+        found["least squares"] = stored
+    known = estimate.known[:, None]
+    found |= dict(others or {})
+    return {label: np.where(known, np.asarray(s, np.float64), np.nan) for label, s in found.items()}
 
 
 def least_squares_steps(estimate: Trajectory) -> Array | None:

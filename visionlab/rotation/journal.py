@@ -1,0 +1,65 @@
+"""Rows of a run on disk while it lasts, so that a killed run goes on where it stopped."""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, TextIO
+
+Row = dict[str, Any]
+
+
+class Journal:
+    """Append-only file: the settings in the first line, then a row a line.
+
+    Args:
+        path: of the file; if it is there, its rows are taken over.
+        settings: everything that the rows depend on.
+
+    Raises:
+        ValueError: the file belongs to a run with other settings.
+    """
+
+    def __init__(self, path: str | Path, settings: Mapping[str, Any]) -> None:
+        self.path = Path(path)
+        self.rows: list[Row] = []
+        head = json.dumps(dict(settings), sort_keys=True)
+        if self.path.is_file():
+            self._take_over(head)
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        self._file: TextIO = open(self.path, "a", encoding="utf-8")  # noqa: SIM115 closed by close()
+        if not self.path.stat().st_size:
+            self._file.write(head + "\n")
+            self._file.flush()
+
+    def append(self, row: Row) -> None:
+        """Add a row; it survives a kill of the process from here on."""
+        self._file.write(json.dumps(row) + "\n")
+        self._file.flush()
+        self.rows.append(row)
+
+    def close(self, *, delete: bool = False) -> None:
+        """Stop writing; ``delete`` once the results are stored elsewhere."""
+        self._file.close()
+        if delete:
+            self.path.unlink(missing_ok=True)
+
+    def _take_over(self, head: str) -> None:
+        """Read back what was written whole; a line that the kill tore is cut off."""
+        data = self.path.read_bytes()
+        whole = data[: data.rfind(b"\n") + 1]
+        if len(whole) < len(data):
+            with open(self.path, "r+b") as file:
+                file.truncate(len(whole))
+        lines = whole.decode().splitlines()
+        if lines and lines[0] != head:
+            raise ValueError(
+                f"{self.path} was left by a run with other settings "
+                f"({_difference(lines[0], head)}); finish that run, or overwrite it"
+            )
+        self.rows = [json.loads(line) for line in lines[1:]]
+
+
+def _difference(first: str, second: str) -> str:
+    old, new = json.loads(first), json.loads(second)
+    changed = [k for k in sorted({*old, *new}) if old.get(k) != new.get(k)]
+    return ", ".join(f"{k} {old.get(k)!r} then, {new.get(k)!r} now" for k in changed)
