@@ -7,7 +7,9 @@ softmax, biases and activations are left out, as there.
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
+import torch
 from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
 
 from visionlab.moe.attention import MoEAttention
 from visionlab.moe.expert_usage import find_moe_vit
@@ -45,13 +47,21 @@ def backbone_flops(model: nn.Module, task: str | None, image_size: tuple[int, in
     if h % ph or w % pw:
         raise ValueError(f"patches of {ph}x{pw} pixels do not divide an image of {h}x{w}")
     patches = (h // ph) * (w // pw)
-    embed: Any = vit.patch_embed.proj
-    total = 2 * patches * embed.weight.numel()
+    total = _embedding(vit.patch_embed, (h, w))
     tokens = patches + vit.num_prefix_tokens
     blocks: Any = vit.blocks
     for block in blocks:
         total += _attention(block.attn, tokens, task) + _mlp(block.mlp, tokens, task)
     return total
+
+
+def _embedding(embed: nn.Module, image_size: tuple[int, int]) -> int:
+    """One convolution, or a stem of several: counted on an image, without prefix tokens."""
+    first = next(m for m in embed.modules() if isinstance(m, nn.Conv2d))
+    image = first.weight.new_zeros(1, first.in_channels, *image_size)
+    with torch.no_grad(), FlopCounterMode(display=False) as counter:
+        embed(image)
+    return int(counter.get_total_flops())
 
 
 def _mlp(layer: Any, n: int, task: str | None) -> int:

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from visionlab.moe import grouped, loop
+from visionlab.moe import fused, grouped, loop
 from visionlab.moe.backends import resolve_backend
 from visionlab.moe.dispatch import make_plan
 from visionlab.moe.experts import MLPExperts
@@ -103,12 +103,16 @@ class MoELayer(ExpertLayer):
         backend = resolve_backend(
             self.backend, device=x.device, dtype=dtype, widths=(self.dim, self.hidden_dim)
         )
-        logits, experts, gates = router(flat)
-        plan = make_plan(experts, weights[0].shape[0], mask)
         with torch.autocast(x.device.type, enabled=False):
-            module = loop if backend == "loop" else grouped
             cast = tuple(w.to(dtype) for w in weights)
-            y = module.expert_mlp(flat.to(dtype), gates, plan, cast)
+            if backend in ("fused", "triton"):
+                own = backend == "triton"
+                y, logits, experts, gates = fused.mlp(flat.to(dtype), router, cast, mask, own=own)
+            else:
+                module = loop if backend == "loop" else grouped
+                logits, experts, gates = router(flat)
+                plan = make_plan(experts, weights[0].shape[0], mask)
+                y = module.expert_mlp(flat.to(dtype), gates, plan, cast)
         routing = Routing(
             task, logits, experts, gates, self.num_experts, router.expert_of_column, mask, self.name
         )
