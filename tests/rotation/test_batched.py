@@ -129,12 +129,20 @@ def test_refinement_equals_the_numpy_twin(device, scale):
 
 
 def test_dense_grids_are_thinned_as_in_the_twin():
-    truth, plane0, plane1 = crowd(8, frames=2, count=THIN_ABOVE + 500)
-    rows = rows_of(plane0, plane1)
+    truth, plane0, plane1 = crowd(8, frames=3, count=THIN_ABOVE + 900)
+    weight = np.ones(plane0.shape[:2])
+    weight[1, ::5] = 0  # still many
+    weight[2, ::3] = 0  # few enough to be taken as they are
+    rows = rows_of(plane0, plane1, weight)
     result = batched.refine(torch.from_numpy(rows), torch.from_numpy(truth), first_scale=1.0)
-    for i in range(2):
-        twin = irls_numpy(rows[i], truth[i], first_scale=1.0, scale=None)
+    for i in range(3):
+        used = np.ascontiguousarray(rows[i][:, weight[i] > 0])
+        twin = irls_numpy(used, truth[i], first_scale=1.0, scale=None)
         np.testing.assert_allclose(result.rotvec[i], twin.rotvec, atol=1e-8)
+    complete = batched.refine(
+        torch.from_numpy(rows[:1]), torch.from_numpy(truth[:1]), first_scale=1.0, complete=True
+    )
+    np.testing.assert_allclose(complete.rotvec[0], result.rotvec[0], atol=1e-12)
 
 
 def test_a_frame_that_fixes_no_rotation_stays_and_spoils_no_other():

@@ -41,11 +41,18 @@ class BatchRefined(NamedTuple):
     error: Tensor
     """(B, 2, N) residuals, px."""
 
+    def reach(self) -> Tensor:
+        """(B,) px: shorter residuals are inliers, as `refinement.Refined.reach`."""
+        return INLIER_SIGMAS * self.sigma.clamp_min(MODE_SCALE)
+
+    def inliers(self) -> Tensor:
+        """(B, N) vectors within `reach`."""
+        return self.error.square().sum(1) < self.reach()[:, None].square()
+
     def inlier_ratio(self, weight: Tensor) -> Tensor:
-        """(B,) weighted share of inliers, see `refinement.Refined.reach`; ``weight`` is (B, N)."""
-        reach = INLIER_SIGMAS * self.sigma.clamp_min(MODE_SCALE)
-        near = self.error.square().sum(1) < reach[:, None].square()
-        return (weight * near).sum(-1) / weight.sum(-1).clamp_min(torch.finfo(weight.dtype).tiny)
+        """(B,) share of inliers, weighted by ``weight`` (B, N)."""
+        total = weight.sum(-1).clamp_min(torch.finfo(weight.dtype).tiny)
+        return (weight * self.inliers()).sum(-1) / total
 
 
 def lines_from_plane(
@@ -154,7 +161,12 @@ def vote(
 
 
 def refine(
-    rows: Tensor, start: Tensor, *, first_scale: float, scale: float | None = None
+    rows: Tensor,
+    start: Tensor,
+    *,
+    first_scale: float,
+    scale: float | None = None,
+    complete: bool = False,
 ) -> BatchRefined:
     """Refine B camera rotations at once; the method and its schedule are `refinement.refine`'s.
 
@@ -163,15 +175,16 @@ def refine(
         start: (B, 3) rad.
         first_scale: px, about the width of the start's error.
         scale: final residual scale in px; from the residuals of each frame where it is None.
+        complete: promises that no weight is 0, which saves time on dense grids.
     """
-    thin = rows[..., ::3].contiguous() if rows.shape[-1] > THIN_ABOVE else rows
+    thin = _thinned(rows, complete)
     matrix = exp(start.double())
     target = rows.new_full((len(rows), 1), MODE_SCALE if scale is None else scale)
     information = rows.new_zeros((len(rows), 3, 3))
     solved = torch.ones(len(rows), dtype=torch.bool, device=rows.device)
     for it in range(PASSES):
         used = thin if it < ANNEAL else rows
-        x, y, error = _residuals(matrix, used)
+        x, y, error = _linearise(matrix, used)
         if it == ANNEAL and scale is None:
             target = (1.4826 * _median(error, used[:, 5], 3 * target)).clamp(*SCALE_BOUNDS)
         shrink = it / (ANNEAL - 1)
@@ -182,11 +195,28 @@ def refine(
         step, regular = _solve(information, gradient)
         solved = solved & regular
         matrix = torch.where(solved[:, None, None], matrix @ exp(step), matrix)
-    _, _, error = _residuals(matrix, rows)
-    return BatchRefined(log(matrix), target[:, 0], information, solved, error)
+    return BatchRefined(log(matrix), target[:, 0], information, solved, residuals(matrix, rows))
 
 
-def _residuals(matrix: Tensor, rows: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+def _thinned(rows: Tensor, complete: bool) -> Tensor:
+    """Every third of the vectors in use where a frame has many: what the annealing passes see."""
+    if rows.shape[-1] <= THIN_ABOVE:
+        return rows
+    if complete:
+        return rows[..., ::3].contiguous()
+    used = rows[:, 5] > 0
+    rank = used.cumsum(1) - 1
+    many = used.sum(1, keepdim=True) > THIN_ABOVE
+    kept = ~many | (rank % 3 == 0)
+    return torch.cat([rows[:, :5], (rows[:, 5] * kept)[:, None]], 1)
+
+
+def residuals(matrix: Tensor, rows: Tensor) -> Tensor:
+    """(B, 2, N) px: observed minus predicted position in frame i+1 under rotations (B, 3, 3)."""
+    return _linearise(matrix, rows)[2]
+
+
+def _linearise(matrix: Tensor, rows: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Predicted plane coordinates x, y (B, N), ``q ~ R^T p``, and residuals (B, 2, N) px."""
     x0, y0 = rows[:, 0], rows[:, 1]
     column = matrix[..., None]  # (B, 3, 3, 1): the transpose by reading columns
