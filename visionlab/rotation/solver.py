@@ -1,6 +1,6 @@
 """From vectors to a judged rotation: widen, vote, refine, look twice."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import numpy as np
@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from visionlab.rotation import refinement, so3, verdict
 from visionlab.rotation.estimate import RotationEstimate, Status
 from visionlab.rotation.inputs import Correspondences
+from visionlab.rotation.joint import JointFit, refine_joint
 from visionlab.rotation.lines import Geometry, Grid, lines_from_plane
 from visionlab.rotation.refinement import Refined, refine
 from visionlab.rotation.voting import Search, quantise_weights, vote
@@ -86,7 +87,17 @@ class Solver:
         second = self._second(best, votes, dense, centre, backend)
         if second is not None and second.inlier_ratio > verdict.SWAP_RATIO * best.inlier_ratio:
             best, second = second, best
-        return self._judge(best, second, dense)
+        estimate = self._judge(best, second, dense)
+        if self.refine != "joint" or best.refined is None:
+            return estimate
+        fit = refine_joint(
+            votes.rows,
+            dense.rows,
+            best.mode,
+            best.refined,
+            heading=prior.heading if isinstance(prior, RotationEstimate) else None,
+        )
+        return with_parallax(estimate, fit)
 
     def _backend(self, on_gpu: bool) -> str:
         if self.backend == "auto" and not on_gpu:
@@ -200,6 +211,22 @@ class Solver:
         if best.max_angle > asked:
             return Status.OK, f"range widened from {asked:.3g} to {best.max_angle:.3g} rad"
         return Status.OK, ""
+
+
+def with_parallax(estimate: RotationEstimate, fit: JointFit) -> RotationEstimate:
+    """The estimate with the joint answer where its gate accepts parallax."""
+    if not fit.accepted:
+        return replace(estimate, gate=fit.gate, static=fit.static)
+    return replace(
+        estimate,
+        rotvec=fit.rotvec,
+        covariance=fit.covariance,
+        joint=True,
+        gate=fit.gate,
+        heading=fit.heading,
+        parallax=fit.parallax,
+        static=fit.static,
+    )
 
 
 def _evidence(candidate: Candidate) -> tuple[float, float]:
