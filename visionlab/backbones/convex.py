@@ -365,7 +365,7 @@ class ConvexConv(ConvexPotential):
 
     Args:
         in_channels: channels of the image.
-        hidden: channels of every layer.
+        hidden: channels of every layer, or one number per layer.
         strides: stride of each layer, after ``unshuffle``.
         dim: 1 for signals (B, C, L), 2 for images (B, C, H, W).
         kernel_size: odd.
@@ -377,7 +377,7 @@ class ConvexConv(ConvexPotential):
     def __init__(
         self,
         in_channels: int = 1,
-        hidden: int = 64,
+        hidden: int | Sequence[int] = 64,
         *,
         strides: Sequence[int] = (1, 2, 1, 2, 1, 2),
         dim: Literal[1, 2] = 2,
@@ -395,14 +395,19 @@ class ConvexConv(ConvexPotential):
             raise ValueError(f"dim is 1 (signals) or 2 (images), got {dim}")
         if kernel_size % 2 == 0:
             raise ValueError(f"kernel_size must be odd, got {kernel_size}")
-        if not strides or min(in_channels, hidden, unshuffle, *strides) < 1:
+        widths = [hidden] * len(strides) if isinstance(hidden, int) else list(hidden)
+        if not strides or min(in_channels, unshuffle, *widths, *strides) < 1:
             raise ValueError(
                 "in_channels, hidden, unshuffle and every stride must be at least 1, got "
                 f"{in_channels}, {hidden}, {unshuffle} and {tuple(strides)}"
             )
+        if len(widths) != len(strides):
+            raise ValueError(
+                f"hidden needs one number or one per stride: {len(strides)}, got {len(widths)}"
+            )
         layers, pool = [], 1
-        for stride in strides:
-            layers.append(Layer(hidden, kernel_size, stride, kernel_size // 2, pool))
+        for width, stride in zip(widths, strides, strict=True):
+            layers.append(Layer(width, kernel_size, stride, kernel_size // 2, pool))
             pool *= stride
         super().__init__(
             in_channels * unshuffle**dim,

@@ -224,7 +224,7 @@ class LearnedProximalNetwork(ProximalNetwork):
 
     Args:
         in_channels: channels of the image.
-        hidden: channels of every layer.
+        hidden: channels of every layer, or one number per layer.
         strides: stride of each layer, after ``unshuffle``.
         dim: 1 for signals (B, C, L), 2 for images (B, C, H, W).
         kernel_size: odd.
@@ -248,7 +248,7 @@ class LearnedProximalNetwork(ProximalNetwork):
     def __init__(
         self,
         in_channels: int = 1,
-        hidden: int = 64,
+        hidden: int | Sequence[int] = 64,
         *,
         strides: Sequence[int] = (1, 2, 1, 2, 1, 2),
         dim: Literal[1, 2] = 2,

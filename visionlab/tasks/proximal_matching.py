@@ -16,6 +16,7 @@ from visionlab.data.randomness import mix
 from visionlab.proximal.losses import ProximalMatchingSchedule, denoising_loss
 from visionlab.proximal.network import ProximalNetwork
 from visionlab.tasks.base import Task
+from visionlab.tasks.memory import keep_freed_memory
 from visionlab.tasks.optimizers import Adam, Recipe
 
 
@@ -81,6 +82,11 @@ class ProximalMatching(Task):
         )
         self.gamma_unit = gamma_unit
 
+    def on_fit_start(self) -> None:
+        """On a CPU, keep memory between steps."""
+        if self.device.type == "cpu":
+            keep_freed_memory()
+
     def configure_optimizers(self) -> Any:
         """The recipe's optimiser under the schedule of the stages."""
         steps = max(1, int(self.trainer.estimated_stepping_batches))
@@ -130,7 +136,7 @@ class ProximalMatching(Task):
         return [low, math.sqrt(low * high), high]
 
     def validation_step(self, batch: Any, batch_idx: int) -> None:
-        """Log the mean PSNR (range 1, not clipped) at each level, under the same noise each time."""
+        """Log the mean PSNR (range 1, not clipped) at each level; the noise is always the same."""
         clean = batch["image"]
         generator = torch.Generator().manual_seed(mix(self.seed, batch_idx, 0xDE))
         noise = torch.randn(clean.shape, generator=generator).to(clean)
