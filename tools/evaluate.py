@@ -45,9 +45,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         module = importlib.import_module(COMMANDS[chosen][0])
         module.add_arguments(commands.choices[chosen])
     args = p.parse_args(arguments)
-    log = logging.getLogger("visionlab")
-    log.addHandler(logging.StreamHandler())
-    log.setLevel(logging.INFO)
+    logging.basicConfig(format="%(message)s", force=True)
+    logging.getLogger("visionlab").setLevel(logging.INFO)
     try:
         return module.run(args) or 0
     except (ValueError, OSError, RuntimeError) as error:

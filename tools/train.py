@@ -21,7 +21,7 @@ log = logging.getLogger("visionlab")
 def main(arguments: Sequence[str] | None = None) -> int:
     """Entry point; returns the exit status."""
     args = parser().parse_args(arguments)
-    log.addHandler(logging.StreamHandler())
+    logging.basicConfig(format="%(message)s", force=True)
     log.setLevel(logging.INFO)
     try:
         config, resume = prepare(args.config, args.overrides)

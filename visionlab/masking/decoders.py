@@ -120,6 +120,10 @@ class TokenDecoder(nn.Module):
         """One block of the plan's sizes."""
         raise NotImplementedError
 
+    def no_weight_decay(self) -> set[str]:
+        """Parameters that an optimiser should not decay, by timm's convention."""
+        return {"mask_token"}
+
     def forward(
         self, tokens: Tensor, ids_keep: Tensor, ids_target: Tensor, grid: tuple[int, int]
     ) -> Tensor:
