@@ -73,6 +73,7 @@ __getattr__, __dir__ = lazy_exports(
         "MaskedAutoencoder": "autoencoder",
         "Reconstruction": "reconstruction",
         "load_official_encoder": "official_weights",
+        "load_official_autoencoder": "official_weights",
         "spectrum": "spectrum",
         "statistics": "statistics",
     },

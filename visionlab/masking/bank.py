@@ -74,7 +74,7 @@ class BankMask(Mask):
 
     def _parameters(self) -> dict[str, Any]:
         keep = "largest" if self.sign > 0 else "smallest"
-        return {"path": self.path.name, "keep": keep, "bank": list(self.bank.shape)}
+        return {"path": self.path.name, "values": keep, "bank": list(self.bank.shape)}
 
 
 def crop(
@@ -113,8 +113,9 @@ def load_bank(path: str | Path) -> Tensor:
             "create_mask('green', ...)"
         )
     try:
-        loaded = np.load(path, allow_pickle=False)
-        bank = loaded[loaded.files[0]] if isinstance(loaded, np.lib.npyio.NpzFile) else loaded
+        with path.open("rb") as file:  # NumPy leaves a broken file open
+            loaded = np.load(file, allow_pickle=False)
+            bank = loaded[loaded.files[0]] if isinstance(loaded, np.lib.npyio.NpzFile) else loaded
     except (ValueError, EOFError, IndexError, zipfile.BadZipFile) as error:
         raise ValueError(f"'{path}' is no readable .npz or .npy file: {error}") from error
     if bank.ndim != 3 or 0 in bank.shape:

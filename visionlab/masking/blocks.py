@@ -62,8 +62,8 @@ class BlockMask(Mask):
         never = torch.full_like(inside[:, :1], True)
         first = torch.cat([inside, never], 1).to(torch.uint8).argmax(1, keepdim=True)
         # inside one rectangle the middle comes first: a trimmed one stays compact
-        chance = draws.uniform(height * width).view(-1, 1, height, width)
-        rank = torch.cat([distance.to(chance.dtype), chance], 1).gather(1, first)
+        chance = draws.uniform(height * width).double().view(-1, 1, height, width)
+        rank = torch.cat([distance.double(), chance], 1).gather(1, first)
         return (first + rank * (1 - 1e-6) + 1e-6 * chance).flatten(1)
 
     def _parameters(self) -> dict[str, Any]:

@@ -30,6 +30,28 @@ class MaskBatch:
         hidden = torch.ones(scores.shape, dtype=torch.bool, device=scores.device)
         return cls(hidden.scatter_(1, visible, False), keep, grid)
 
+    @classmethod
+    def from_hidden(cls, hidden: Tensor, grid: tuple[int, int]) -> "MaskBatch":
+        """Take masks drawn elsewhere, (B, L) bool, True = hidden.
+
+        Raises:
+            ValueError: another shape or type, or rows that hide different numbers of patches.
+        """
+        patches = grid[0] * grid[1]
+        if hidden.dtype != torch.bool or hidden.ndim != 2 or hidden.shape[1] != patches:
+            raise ValueError(
+                f"expected a bool mask of shape (B, {patches}), got {hidden.dtype} of shape "
+                f"{tuple(hidden.shape)}"
+            )
+        keep = (~hidden).sum(1)
+        low, high = (int(keep.min()), int(keep.max())) if len(keep) else (0, 0)
+        if low != high:
+            raise ValueError(
+                "a batch keeps the same number of patches in every mask, "
+                f"got {low} to {high} visible"
+            )
+        return cls(hidden, low, grid)
+
     @property
     def mask(self) -> Tensor:
         """(B, L) bool, True = hidden."""
