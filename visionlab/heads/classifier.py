@@ -14,8 +14,9 @@ class ImageClassifier(nn.Module):
     Args:
         backbone: transformer or convolutional network of the registry.
         num_classes: number of classes.
-        pool: ``"mean"`` over patches (then LayerNorm, as in MAE fine-tuning) or ``"token"``, the
-            class token.
+        pool: ``"mean"`` over patches or ``"token"``, the class token. Both see the backbone's own
+            last norm (MAE fine-tuning drops it under mean pooling; here the encoder stays whole,
+            so that it can be exported again).
         norm: before the linear layer: ``"layer"``, ``"batch"`` (without affine, as in MAE's
             linear probe, arXiv 2111.06377 A.1) or ``"none"``.
         freeze_backbone: keep the backbone fixed and in eval mode.
