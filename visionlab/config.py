@@ -41,7 +41,8 @@ COMPONENT_KEYS: dict[str, Registry | str] = {
     "camera": "visionlab.rotation:CAMERAS",
     "flow": "visionlab.rotation:FLOWS",
 }
-_PLURALS = {f"{key}s": key for key in COMPONENT_KEYS} | {"cameras": "camera"}
+# no component holds a list of tasks; `tasks` are names (of a MoE backbone)
+_PLURALS = {f"{key}s": key for key in COMPONENT_KEYS if key != "task"} | {"cameras": "camera"}
 _TOP_KEYS = ("task", "data", "trainer", "seed", "output", "evaluations")
 _TRAINER = "lightning.pytorch.trainer.trainer:Trainer"
 _RESERVED = ("name", "_target_")

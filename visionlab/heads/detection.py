@@ -1,8 +1,8 @@
 """Detection on a plain ViT: simple feature pyramid, then torchvision's FCOS (Tian et al. 2019).
 
 torchvision supplies towers, assignment, loss and decoding. Added here: sums instead of means (so
-that ranks share one normaliser), locations at the centre of their cells as in the paper (on the corners
-in torchvision), and one output that gives losses and boxes in any mode of the module.
+that ranks share one normaliser), locations at the centre of their cells as in the paper, where
+torchvision takes the corners, and one output that gives losses and boxes in any mode of the module.
 """
 
 from collections.abc import Sequence

@@ -7,6 +7,7 @@ all ranks, so that the step is that of one process with the same global batch; a
 rank used keeps no gradient and does not move (AdamW would decay it and follow old momentum).
 """
 
+import logging
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, Literal
@@ -22,6 +23,8 @@ from visionlab.tasks.base import Task
 from visionlab.tasks.multitask_metrics import TaskMetric, create_metric
 from visionlab.tasks.optimizers import Recipe
 from visionlab.tasks.task_weights import create_weights
+
+log = logging.getLogger("visionlab")
 
 
 class MultiTaskTraining(Task):
@@ -100,6 +103,7 @@ class MultiTaskTraining(Task):
         self.lr_schedulers().step()  # type: ignore[union-attr]
         if self.routing_loss is not None:
             self.routing_loss.step()
+            self._log_information()
         self.log("train/loss", total, prog_bar=True)
         return total
 
@@ -122,6 +126,12 @@ class MultiTaskTraining(Task):
         for name, term in terms.items():
             self.log(f"train/routing_{name}", term.detach())
         return value + sum(terms.values())
+
+    def _log_information(self) -> None:
+        """Mutual information of tasks and experts in the running table, mean over layers."""
+        if self.global_step % max(self.trainer.log_every_n_steps, 1) == 0:  # type: ignore[attr-defined]
+            for name, value in self.routing_loss.information().items():
+                self.log(f"train/information_{name}", value.mean())
 
     def _pick_is_whole(self) -> bool:
         """Whether a pick lies on one rank instead of being split over all."""
@@ -163,11 +173,8 @@ class MultiTaskTraining(Task):
         return metric
 
     def on_validation_epoch_end(self) -> None:
-        """Log every figure, their mean, and the information between tasks and experts."""
+        """Log every figure and their mean over tasks."""
         self._log_figures("val")
-        if self.routing_loss is not None:
-            for name, value in self.routing_loss.information().items():
-                self.log(f"val/information_{name}", value.mean(), sync_dist=False)
 
     def on_test_epoch_end(self) -> None:
         """Log every figure and their mean over tasks."""
@@ -198,7 +205,7 @@ def check_data(model: MultiTaskModel, datasets: Mapping[str, Any]) -> None:
     """Every data set has a head of its kind and number of classes.
 
     Raises:
-        ValueError: it has not, or a head has no data.
+        ValueError: it has not.
     """
     for task, data in datasets.items():
         head: Any = model.head(task)
@@ -215,11 +222,8 @@ def check_data(model: MultiTaskModel, datasets: Mapping[str, Any]) -> None:
                     f"the {split} data of '{task}' are for {kind}, its head is for {head.kind}"
                 )
     idle = [t for t in model.tasks if t not in datasets]
-    if idle:
-        raise ValueError(
-            f"the task '{idle[0]}' has a head but no data; add data.datasets.{idle[0]} or take "
-            "its head out"
-        )
+    if idle:  # as when a task is added to a trained model
+        log.info("without data, and so not trained: %s", ", ".join(idle))
 
 
 def _has_data(metric: TaskMetric) -> bool:
