@@ -184,7 +184,7 @@ def compare(options: argparse.Namespace) -> int:
 
 
 def generate(options: argparse.Namespace) -> int:
-    """``generate``: frames, ``gt.csv`` and ``camera.txt`` in a folder."""
+    """``generate``: frames, ``gt.csv`` and ``cameras.txt`` in a folder."""
     from visionlab.rotation.sequences import VirtualCamera
 
     clip = VirtualCamera(

@@ -143,7 +143,8 @@ def save(figure: "Figure", path: str | Path, **arrays: ArrayLike) -> Path:
     target.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(target, dpi=130)
     if arrays:
-        np.savez(target.with_suffix(".npz"), **{k: np.asarray(v) for k, v in arrays.items()})
+        data: dict[str, Any] = {name: np.asarray(values) for name, values in arrays.items()}
+        np.savez(target.with_suffix(".npz"), **data)
     return target
 
 

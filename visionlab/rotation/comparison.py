@@ -8,17 +8,19 @@ failures are counted.
 import logging
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from visionlab.rotation.baselines import baseline, installed, published_points
 from visionlab.rotation.camera import Camera
 from visionlab.rotation.continuity import sample
+from visionlab.rotation.estimator import RotationEstimator
 from visionlab.rotation.evaluation import step_errors, summarise, table_rows
-from visionlab.rotation.flow import FlowMethod, Tracks
+from visionlab.rotation.flow import FlowMethod, Tracks, grid_step
 from visionlab.rotation.sequences.base import Sequence as Recording
 
 log = logging.getLogger(__name__)
@@ -43,13 +45,12 @@ class Case:
     fps: float = 25.0
 
 
-@dataclass
+@dataclass(frozen=True)
 class Method:
     """A way from motion to a rotation vector; ``make(camera)`` gives the function."""
 
     name: str
     make: Callable[[Camera], Callable[[Any], Array]]
-    options: dict[str, Any] = field(default_factory=dict)
 
 
 def recorded_case(
@@ -134,21 +135,28 @@ def _measure(method: Method, case: Case, *, repeats: int) -> tuple[Array, Array,
     return np.array(steps), np.array(milliseconds), failed
 
 
-def our_methods(variants: Mapping[str, Mapping[str, Any]]) -> list[Method]:
-    """`RotationEstimator` with options, by name."""
-    return [Method(name, _ours(dict(options)), dict(options)) for name, options in variants.items()]
+OURS: dict[str, dict[str, Any]] = {
+    "ours irls": {"refine": "irls"},
+    "ours joint": {"refine": "joint"},
+    "ours vote only": {"refine": "none"},
+    "ours fast": {"preset": "fast"},
+}
 
 
-def _ours(options: dict[str, Any]) -> Callable[[Camera], Callable[[Any], Array]]:
+def all_methods() -> list[Method]:
+    """Our variants, then every baseline that is installed."""
+    rivals = [Method(name.replace("_", " "), _rival(name)) for name in installed()]
+    return [Method(name, _ours(options)) for name, options in OURS.items()] + rivals
+
+
+def _ours(options: Mapping[str, Any]) -> Callable[[Camera], Callable[[Any], Array]]:
     def make(camera: Camera) -> Callable[[Any], Array]:
-        from visionlab.rotation.estimator import RotationEstimator
-
-        chosen = dict(options)
-        name = chosen.pop("preset", None)
-        build = RotationEstimator if name is None else None
-        estimator = (
-            build(camera, **chosen) if build else RotationEstimator.preset(name, camera, **chosen)
-        )
+        arguments = {"grid_step": grid_step(camera.width), **options}
+        preset = arguments.pop("preset", None)
+        if preset is None:
+            estimator = RotationEstimator(camera, **arguments)
+        else:
+            estimator = RotationEstimator.preset(preset, camera, **arguments)
 
         def estimate(motion: Any) -> Array:
             if isinstance(motion, Tracks):
@@ -160,8 +168,25 @@ def _ours(options: dict[str, Any]) -> Callable[[Camera], Callable[[Any], Array]]
     return make
 
 
-def points_of(motion: Any, *, step: int | None = None) -> Tracks:
-    """The correspondences that rivals get: tracks that were found, or the voting grid of a flow."""
-    tracks = sample(motion, step=step)
-    kept = np.isfinite(tracks.points1).all(1)
-    return Tracks(tracks.points0[kept], tracks.points1[kept])
+def _rival(name: str) -> Callable[[Camera], Callable[[Any], Array]]:
+    """A baseline on the tracks, or on the voting grid of a dense flow (`published`: on its own)."""
+    solve = baseline(name)
+
+    def make(camera: Camera) -> Callable[[Any], Array]:
+        own = published_points(camera, grid_step(camera.width)).astype(int)
+
+        def estimate(motion: Any) -> Array:
+            if isinstance(motion, Tracks) or name != "published":
+                points0, points1 = sample(motion)
+            else:
+                points0 = own.astype(np.float64)
+                points1 = points0 + np.asarray(motion)[own[:, 1], own[:, 0]]
+            kept = np.isfinite(points1).all(1)
+            try:
+                return solve(points0[kept], points1[kept], camera)
+            except np.linalg.LinAlgError:
+                return np.full(3, np.nan)
+
+        return estimate
+
+    return make

@@ -3,13 +3,13 @@
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any, Self, TextIO
 
 Row = dict[str, Any]
 
 
 class Journal:
-    """Append-only file: the settings in the first line, then a row a line.
+    """Append-only file: the settings in the first line, then a row a line. A context manager.
 
     Args:
         path: of the file; if it is there, its rows are taken over.
@@ -26,7 +26,7 @@ class Journal:
         if self.path.is_file():
             self._take_over(head)
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        self._file: TextIO = open(self.path, "a", encoding="utf-8")  # noqa: SIM115 closed by close()
+        self._file: TextIO = open(self.path, "a", encoding="utf-8")  # noqa: SIM115
         if not self.path.stat().st_size:
             self._file.write(head + "\n")
             self._file.flush()
@@ -37,11 +37,16 @@ class Journal:
         self._file.flush()
         self.rows.append(row)
 
-    def close(self, *, delete: bool = False) -> None:
-        """Stop writing; ``delete`` once the results are stored elsewhere."""
+    def delete(self) -> None:
+        """Remove the file, once the results are stored elsewhere."""
         self._file.close()
-        if delete:
-            self.path.unlink(missing_ok=True)
+        self.path.unlink(missing_ok=True)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self._file.close()
 
     def _take_over(self, head: str) -> None:
         """Read back what was written whole; a line that the kill tore is cut off."""

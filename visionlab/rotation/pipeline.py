@@ -39,12 +39,14 @@ class Progress:
     Args:
         total: number of frames, if known.
         stream: where to write; without it nothing is.
+        resumed: frames that an earlier run has done.
     """
 
-    def __init__(self, total: int | None, stream: TextIO | None) -> None:
+    def __init__(self, total: int | None, stream: TextIO | None, *, resumed: int = 0) -> None:
         self.total = total
         self.stream = stream
         self.done = 0
+        self.resumed = resumed
         self._began = time.perf_counter()
         self._interval = 0.2 if stream is not None and stream.isatty() else 10.0
         self._shown = self._began
@@ -68,11 +70,13 @@ class Progress:
 
     def _write(self, *, end: str) -> None:
         assert self.stream is not None
-        text = f"{self.done} frames"
+        done = self.done + self.resumed
+        text = f"{done} frames"
         if self.total:
-            left = max(self.total - self.done, 0) / max(self.rate, 1e-9)
-            share = 100 * self.done / self.total
-            text = f"{self.done}/{self.total} frames, {share:3.0f} %, {left:5.0f} s left"
+            left = max(self.total - done, 0) / max(self.rate, 1e-9)
+            text = (
+                f"{done}/{self.total} frames, {100 * done / self.total:3.0f} %, {left:5.0f} s left"
+            )
         self.stream.write(f"{text}, {self.rate:7.1f} frames/s{end}")
         self.stream.flush()
 
@@ -113,21 +117,20 @@ def run(
     unfinished = folder / "unfinished.jsonl"
     if overwrite or source.live:
         unfinished.unlink(missing_ok=True)
-    journal = Journal(unfinished, everything)
-    resumed = len(journal.rows)
-    meter = Progress(_expected(source, start), progress)
-    try:
-        for row in _new_rows(source, tracker, start, journal.rows):
-            journal.append(row)
-            meter.step()
-    except KeyboardInterrupt:
-        # a stream has no end of its own: what arrived is the result
-        if not source.live:
-            journal.close()
-            raise
-    meter.finish()
+    with Journal(unfinished, everything) as journal:
+        resumed = len(journal.rows)
+        meter = Progress(_expected(source, start), progress, resumed=resumed)
+        try:
+            for row in _new_rows(source, tracker, start, journal.rows):
+                journal.append(row)
+                meter.step()
+        except KeyboardInterrupt:
+            # a stream has no end of its own: what arrived is the result
+            if not source.live:
+                raise
+        meter.finish()
     if len(journal.rows) < 2:
-        journal.close(delete=True)
+        journal.delete()
         raise ValueError(_too_few(len(journal.rows), source, start))
     trajectory = to_trajectory(journal.rows)
     summary = {
@@ -137,13 +140,11 @@ def run(
         "truncated": isinstance(source, VideoFile) and source.truncated,
         "settings": everything,
     }
-    for name, path in targets.items():
-        options = {"video": source.name} if name == "gcsv" else {}
-        writer(name)(trajectory, path, **options)
+    _write(trajectory, targets, source.name)
     with atomic(folder / "summary.json") as file:
         json.dump(summary, file, indent=2)
         file.write("\n")
-    journal.close(delete=True)
+    journal.delete()
     return RunResult(trajectory, summary, [*targets.values(), folder / "summary.json"])
 
 
@@ -215,6 +216,12 @@ def _new_rows(
         log.info("going on after frame %d", last["frame"])
         return tracker.rows(source.frames(start=last["frame"], colour=colour), before=last)
     return tracker.rows(source.frames(start=start, colour=colour))
+
+
+def _write(trajectory: Trajectory, targets: Mapping[str, Path], video: str) -> None:
+    for name, path in targets.items():
+        options = {"video": video} if name == "gcsv" else {}
+        writer(name)(trajectory, path, **options)
 
 
 def _refuse_existing(paths: Sequence[Path], *, overwrite: bool) -> None:

@@ -14,7 +14,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from visionlab.rotation.baselines import baseline
+from visionlab.rotation.baselines import least_squares
 from visionlab.rotation.camera import Camera
 from visionlab.rotation.continuity import is_cut, is_duplicate, sample
 from visionlab.rotation.estimate import RotationEstimate, Status
@@ -38,11 +38,11 @@ _NONE = np.full(3, nan)
 class Estimator(Protocol):
     """What `RotationEstimator` and any replacement must offer."""
 
-    def __call__(self, flow: Any, mask: Any = None, **options: Any) -> RotationEstimate:
+    def __call__(self, flow: Any, mask: Any = None, *, prior: Any = None) -> RotationEstimate:
         """Rotation of a dense flow (H, W, 2)."""
         ...
 
-    def from_points(self, points0: Any, points1: Any, **options: Any) -> RotationEstimate:
+    def from_points(self, points0: Any, points1: Any, *, prior: Any = None) -> RotationEstimate:
         """Rotation of tracks; a NaN row is a lost point."""
         ...
 
@@ -139,7 +139,6 @@ class RotationTracker:
         self.width = width
         self.batch = batch
         self.use_prior = use_prior
-        self._least_squares = baseline("least_squares", camera)
 
     def rows(self, frames: Iterable[Frame], *, before: Row | None = None) -> Iterator[Row]:
         """Rows of the frames.
@@ -185,7 +184,7 @@ class RotationTracker:
                     row = _row(frame, row, _NONE, CUT, segment=row["segment"] + 1)
                 else:
                     estimate = next(estimates)
-                    simple = self._least_squares(*_found(motion))
+                    simple = _least_squares(motion, self.camera)
                     row = _estimate_row(frame, row, estimate, simple)
             yield row
 
@@ -202,7 +201,7 @@ class RotationTracker:
         if self.flow.dense and len(kept) > 1 and all(m.any() for m in masks or ()):
             return self.estimator.batch(motions[kept], np.stack(masks) if masks else None)
         prior = _prior(row) if self.use_prior else None
-        each = masks or [None] * len(kept)
+        each: list[Mask | None] = [*masks] if masks else [None] * len(kept)
         return [self._estimate(motions[i], mask, prior) for i, mask in zip(kept, each)]
 
     def _estimate(self, motion: Any, mask: Mask | None, prior: Any) -> RotationEstimate:
@@ -251,10 +250,15 @@ def _grey(frame: Frame) -> NDArray[np.uint8]:
     return np.asarray(cv2.cvtColor(frame.image, cv2.COLOR_BGR2GRAY))
 
 
-def _found(motion: Any) -> Tracks:
+def _least_squares(motion: Any, camera: Camera) -> NDArray[np.float64]:
+    """The baseline that stands beside every estimate; NaN where the vectors do not fix it."""
     tracks = sample(motion)
-    kept = np.isfinite(tracks.points1).all(1)
-    return Tracks(tracks.points0[kept], tracks.points1[kept])
+    if np.isfinite(tracks.points1).all(1).sum() < 2:
+        return _NONE
+    try:
+        return least_squares(*tracks, camera)
+    except np.linalg.LinAlgError:
+        return _NONE
 
 
 def _row(frame: Frame, before: Row | None, rotvec: Any, status: str, *, segment: int) -> Row:

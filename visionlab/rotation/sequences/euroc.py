@@ -43,7 +43,7 @@ def read_tumvi(path: str | Path, *, camera: Camera | None = None) -> Sequence:
     chain = require(root / "dso/camchain.yaml", what="the calibration")
     to_camera = np.array(_yaml(chain)["cam0"]["T_cam_imu"], np.float64)[:3, :3]
     poses = _poses(require(root / "mav0/mocap0/data.csv", what="the ground truth"))
-    camera = camera or Camera.from_file(chain, kind="kalibr")
+    camera = camera or Camera.from_file(chain, kind="euroc")
     return timed_frames(root.name, *_pictures(root), poses.turned(to_camera.T), camera)
 
 

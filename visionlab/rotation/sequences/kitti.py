@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
+from visionlab.rotation.calibration import read_camera
 from visionlab.rotation.camera import Camera
 from visionlab.rotation.sequences.base import Sequence, require
 from visionlab.rotation.trajectory import Trajectory
@@ -40,15 +41,7 @@ def read_kitti(path: str | Path, *, camera: Camera | None = None) -> Sequence:
         )
     truth = Trajectory(np.arange(len(times)), times, poses.quaternions)
     if camera is None:
-        camera = _camera(calibration, folder.name, source.size)
+        # the row P0 to P3 belongs to image_0 to image_3
+        row = f"P{folder.name[-1]}"
+        camera = read_camera(calibration, "kitti", size=source.size, name=row)
     return Sequence(f"kitti-{root.name}", camera, truth, source)
-
-
-def _camera(calibration: Path, folder: str, size: tuple[int, int]) -> Camera:
-    """Row P0 to P3 belongs to image_0 to image_3: f 0 cx . 0 f cy . 0 0 1 . (rectified)."""
-    row = f"P{folder[-1]}:"
-    for line in calibration.read_text().splitlines():
-        if line.startswith(row):
-            p = [float(v) for v in line.split()[1:]]
-            return Camera(p[0], p[5], p[2], p[6], *size)
-    raise ValueError(f"{calibration} has no row {row}")

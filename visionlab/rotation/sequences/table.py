@@ -1,7 +1,8 @@
 """Pictures or a video with a table of orientations: ``frame[,t],qx,qy,qz,qw``, camera-to-world.
 
 Layouts: a folder with ``gt.csv`` and ``frames/`` (or a video), or ``clip.mp4`` beside
-``clip_gt.csv``. A calibration may lie beside it as ``camera.yaml`` or ``camera.txt``.
+``clip_gt.csv``. A calibration may lie beside it as ``camera.yaml`` (OpenCV, EuRoC) or
+``cameras.txt`` (COLMAP).
 """
 
 from pathlib import Path
@@ -56,10 +57,10 @@ def _has_times(table: Path) -> bool:
 
 
 def _calibration(folder: Path, name: str, size: tuple[int, int]) -> Camera:
-    for candidate in (f"{name}_camera.yaml", "camera.yaml", "camera.txt"):
+    for candidate in (f"{name}_camera.yaml", "camera.yaml", "cameras.txt"):
         if (folder / candidate).is_file():
             return Camera.from_file(folder / candidate)
     raise FileNotFoundError(
-        f"no calibration beside {folder / name} (camera.yaml or camera.txt); give the camera, e.g. "
-        f"Camera.from_fov(60, {size[0]}, {size[1]})"
+        f"no calibration beside {folder / name} (camera.yaml or cameras.txt); give the camera, "
+        f"e.g. Camera.from_fov(60, {size[0]}, {size[1]})"
     )

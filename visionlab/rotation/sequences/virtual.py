@@ -133,7 +133,7 @@ class VirtualCamera:
                 yield Frame(index, index / self.fps, self._render(picture, index))
 
     def write(self, folder: str | Path) -> Path:
-        """Store PNG frames, ``gt.csv`` and ``camera.txt``: a sequence of the format ``csv``.
+        """Store PNG frames, ``gt.csv`` and ``cameras.txt``: a sequence of the format ``csv``.
 
         Raises:
             FileExistsError: the folder exists and is not empty.
@@ -148,7 +148,7 @@ class VirtualCamera:
             cv2.imwrite(str(root / "frames" / f"{frame.index:06d}.png"), frame.image)
         write_csv(self.truth, root / "gt.csv")
         c = self.camera
-        (root / "camera.txt").write_text(
+        (root / "cameras.txt").write_text(
             "# COLMAP: camera id, model, width, height, f, cx, cy (first pixel centre at .5)\n"
             f"1 SIMPLE_PINHOLE {c.width} {c.height} {c.fx!r} {c.cx + 0.5!r} {c.cy + 0.5!r}\n"
         )
