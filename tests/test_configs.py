@@ -1,4 +1,4 @@
-"""Every shipped YAML: it loads, its names, types and arguments are right, its model builds small."""
+"""Every shipped YAML: it loads, its names, types and arguments fit, its model builds small."""
 
 import copy
 import re

@@ -12,6 +12,9 @@ __getattr__, __dir__ = lazy_exports(
     __name__,
     {
         n: n
-        for n in ("routing", "rows", "activation", "router_gradient", "grouped_gemm", "functions")
+        for n in (
+            *("routing", "rows", "slots", "activation", "router_gradient", "grouped_gemm"),
+            *("functions", "blocks"),
+        )
     },
 )

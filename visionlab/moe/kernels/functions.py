@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from visionlab.moe.kernels import activation, grouped_gemm, router_gradient, rows
+from visionlab.moe.kernels import activation, grouped_gemm, router_gradient, rows, slots
 from visionlab.moe.kernels.routing import Routed, route
 
 
@@ -91,11 +91,46 @@ class _Combine(torch.autograd.Function):
         gates, bias, position, experts = ctx.saved_tensors
         grad = grad.contiguous()
         d_rows, d_gates = rows.combine_backward(grad, position, experts, bias)
-        # gates by expert (N, E + 1): the last column takes the padding
-        share = gates.new_zeros(gates.shape[0], bias.shape[0] + 1)
-        share.scatter_(1, experts.long(), gates)
-        d_bias = router_gradient.tall_product(share, grad)[: bias.shape[0]].to(bias.dtype)
-        return d_rows, d_gates, d_bias, None, None
+        return d_rows, d_gates, _bias_gradient(gates, experts, grad, bias), None, None
+
+
+def _bias_gradient(weights: Tensor, experts: Tensor, grad: Tensor, bias: Tensor) -> Tensor:
+    """d_bias[e] = sum of weights[n, j] * grad[n] over the slots of expert e, no atomics."""
+    # weights by expert (N, E + 1): the last column takes the padding
+    share = weights.new_zeros(weights.shape[0], bias.shape[0] + 1)
+    share.scatter_(1, experts.long(), weights)
+    return router_gradient.tall_product(share, grad)[: bias.shape[0]].to(bias.dtype)
+
+
+class _ToSlots(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any, sorted_rows: Tensor, bias: Tensor, position: Tensor, experts: Tensor
+    ) -> Tensor:
+        ctx.save_for_backward(bias, position, experts)
+        return slots.gather(sorted_rows, position, experts, bias)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        bias, position, experts = ctx.saved_tensors
+        flat = grad.contiguous().flatten(0, 1)
+        ones = torch.ones((flat.shape[0], 1), device=flat.device, dtype=torch.float32)
+        d_bias = _bias_gradient(ones, experts.view(-1, 1), flat, bias)
+        return slots.scatter(flat, None, position), d_bias, None, None
+
+
+class _FromSlots(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, values: Tensor, gates: Tensor, position: Tensor) -> Tensor:
+        ctx.save_for_backward(values, gates, position)
+        return slots.scatter(values, gates, position)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, None]:
+        values, gates, position = ctx.saved_tensors
+        return *slots.scatter_backward(grad.contiguous(), values, gates, position), None
 
 
 class _Product(torch.autograd.Function):
@@ -145,3 +180,13 @@ def gated_gelu(h: Tensor, bias: Tensor, row_gate: Tensor, places: Places) -> Ten
 def combine(sorted_rows: Tensor, gates: Tensor, bias: Tensor, places: Places) -> Tensor:
     """Token sums (N, D) of gated rows, plus the gated biases of their experts."""
     return _Combine.apply(sorted_rows, gates, bias, places.position, places.experts)
+
+
+def to_slots(sorted_rows: Tensor, bias: Tensor, places: Places) -> Tensor:
+    """Rows (M, W) plus the bias of their expert -> (N, k, W)."""
+    return _ToSlots.apply(sorted_rows, bias, places.position, places.experts)
+
+
+def from_slots(values: Tensor, gates: Tensor, places: Places) -> Tensor:
+    """Values (N, k, W) times gates (N, k) -> sorted rows (M, W)."""
+    return _FromSlots.apply(values.contiguous(), gates, places.position)
