@@ -90,7 +90,7 @@ class Task(L.LightningModule):
         """Put the resolved config and the position within the epoch beside the weights."""
         if self.run_config is not None:
             checkpoint["visionlab"] = metadata(self.run_config)
-        loader = self.trainer.train_dataloader
+        loader: Any = self.trainer.train_dataloader
         if hasattr(loader, "state_dict"):
             checkpoint["train_loader"] = loader.state_dict()
 
@@ -104,7 +104,8 @@ class Task(L.LightningModule):
         Lightning restores loaders too, but not once `estimated_stepping_batches` has been asked.
         """
         if self._loader_state is not None:
-            self.trainer.train_dataloader.load_state_dict(self._loader_state)
+            loader: Any = self.trainer.train_dataloader
+            loader.load_state_dict(self._loader_state)
             self._loader_state = None
 
     def on_before_optimizer_step(self, optimizer: Any) -> None:
