@@ -45,8 +45,13 @@ class Model(nn.Module):
 def dense() -> nn.Module:
     return timm.create_model(
         "vit_tiny_patch16_224",
-        img_size=32, patch_size=8, embed_dim=48, depth=4, num_heads=3,
-        num_classes=0, global_pool="",
+        img_size=32,
+        patch_size=8,
+        embed_dim=48,
+        depth=4,
+        num_heads=3,
+        num_classes=0,
+        global_pool="",
     )
 
 

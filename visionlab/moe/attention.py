@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from visionlab.moe import grouped, loop
+from visionlab.moe import fused, grouped, loop
 from visionlab.moe.backends import resolve_backend
 from visionlab.moe.dispatch import (
     collect,
@@ -95,16 +95,27 @@ class MoEAttention(ExpertLayer):
         backend = resolve_backend(
             self.backend, device=x.device, dtype=dtype, widths=(self.dim, self.inner)
         )
-        linear = (loop if backend == "loop" else grouped).expert_linear
-        logits, experts, gates = router(flat)
-        wq, bq, wo, bo = (w.to(dtype) for w in self.weights_for(router))
-        plan = make_plan(experts, wq.shape[0], mask)
+        weights = tuple(w.to(dtype) for w in self.weights_for(router))
+        tokens = flat.to(dtype)
+
+        def attend(queries: Tensor) -> Tensor:
+            return self._attend(x.to(dtype), queries, token_mask)
+
         with torch.autocast(x.device.type, enabled=False):
-            queries = to_slots(linear(spread(flat.to(dtype), plan), wq, bq, plan), plan)
-            context = self._attend(x.to(dtype), queries, token_mask)
-            rows = linear(from_slots(context, plan), wo, bo, plan)
-            rows = zero_unrouted(rows * grouped.row_gates(gates, plan).to(dtype), plan)
-            y = collect(rows, plan)
+            if backend in ("fused", "triton"):
+                own = backend == "triton"
+                y, logits, experts, gates = fused.attention(
+                    tokens, router, weights, mask, attend, own=own
+                )
+            else:
+                linear = (loop if backend == "loop" else grouped).expert_linear
+                wq, bq, wo, bo = weights
+                logits, experts, gates = router(flat)
+                plan = make_plan(experts, wq.shape[0], mask)
+                context = attend(to_slots(linear(spread(tokens, plan), wq, bq, plan), plan))
+                rows = linear(from_slots(context, plan), wo, bo, plan)
+                rows = zero_unrouted(rows * grouped.row_gates(gates, plan).to(dtype), plan)
+                y = collect(rows, plan)
         routing = Routing(
             task, logits, experts, gates, self.num_experts, router.expert_of_column, mask, self.name
         )

@@ -79,9 +79,13 @@ def obstacle(
         odd = [w for w in widths if w * dtype.itemsize % 16]
         if odd:
             return f"rows must be multiples of 16 bytes, width {odd[0]} in {dtype} is not"
-        if name == "fused" and device.type == "cuda" and dtype != torch.bfloat16:
+        if name == "fused" and not _tuned_for(device, dtype):
             return f"torch's grouped product is tuned for bfloat16 on CUDA only, got {dtype}"
     return None if name == "grouped_mm" else _triton_obstacle(device, widths)
+
+
+def _tuned_for(device: torch.device, dtype: torch.dtype) -> bool:
+    return device.type != "cuda" or dtype == torch.bfloat16
 
 
 def _triton_obstacle(device: torch.device, widths: tuple[int, ...]) -> str | None:

@@ -4,7 +4,7 @@ Both route, dispatch, activate, gate and combine in Triton; ``fused`` multiplies
 grouped_mm, ``triton`` with own kernels. The gate multiplies the hidden activation.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -58,6 +58,39 @@ def mlp(
     h = step.product(rows, w1, places, own=own)
     a = step.gated_gelu(h, b1, row_gate, places)
     y = step.combine(step.product(a, w2, places, own=own), gates, b2, places)
-    # the sentinel of padding is no expert; its gate is 0
-    experts = places.experts.clamp(max=w1.shape[0] - 1).long()
-    return y, logits, experts, gates
+    return y, logits, _experts(places, w1.shape[0]), gates
+
+
+def attention(
+    x: Tensor,
+    router: TaskRouter,
+    weights: Sequence[Tensor],
+    token_mask: Tensor | None,
+    attend: Callable[[Tensor], Tensor],
+    *,
+    own: bool,
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """As `mlp`, with ``attend`` between query and output products.
+
+    Args:
+        x: tokens (N, D).
+        router: of the task.
+        weights: Wq, bq, Wo, bo of the experts.
+        token_mask: (N,) bool, False = padding, or None.
+        attend: queries (N, k, I) -> contexts (N, k, I).
+        own: own kernels for the products too.
+    """
+    from visionlab.moe.kernels import functions as step
+
+    wq, bq, wo, bo = weights
+    rows, _, gates, logits, places = _route(x, router, wq.shape[0], token_mask)
+    queries = step.to_slots(step.product(rows, wq, places, own=own), bq, places)
+    context = step.from_slots(attend(queries), gates, places)
+    y = step.combine(step.product(context, wo, places, own=own), gates, bo, places)
+    return y, logits, _experts(places, wq.shape[0]), gates
+
+
+def _experts(places: Any, num_experts: int) -> Tensor:
+    """Selected experts (N, k) int64; padding, whose gate is 0, gets the last one."""
+    experts: Tensor = places.experts.clamp(max=num_experts - 1).long()
+    return experts
