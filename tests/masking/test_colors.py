@@ -67,7 +67,7 @@ def test_blue_of_the_periodogram_is_two_parameters_away():
 
 @pytest.mark.parametrize("name", ["white", "red", "green", "blue", "purple"])
 def test_coverage_is_flat_on_the_torus(name):
-    """Chi-square of the keep counts over patches, scaled by the covariance that fixed counts leave."""
+    """Chi-square of the keep counts over patches, its spread from the masks' own covariance."""
     mask = create_mask(name, (14, 14), boundary="torus")
     counts = mask(N, key=(1,)).visible.sum(0).double()
     expected = N / 4

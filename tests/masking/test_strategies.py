@@ -128,7 +128,9 @@ def test_any_grid_and_ratio_gives_exact_masks_or_one_sentence(name, height, widt
     try:
         mask = create_mask(name, (height, width), ratio)
     except ValueError as error:
-        assert any(s in str(error) for s in ("leaves no patch", "covers the whole", "do not fit"))
+        sentence = str(error)
+        if not any(s in sentence for s in ("leaves no patch", "covers the whole", "do not fit")):
+            raise
         return
     masks = mask(2, key=tuple(key))
     assert ((~masks.mask).sum(1) == keep_count(height * width, ratio)).all()

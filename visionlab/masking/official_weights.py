@@ -1,7 +1,7 @@
 """Published weights from a local file: facebookresearch/mae and ColorMAE (mmpretrain layout).
 
-Both layouts are renamed to timm's keys and loaded strictly: every key of the model must be there, and
-every encoder key of the file must have been used.
+Both layouts are renamed to timm's keys and loaded strictly: every key of the model must be there,
+and every encoder key of the file must have been used.
 """
 
 import math
@@ -84,14 +84,14 @@ def split_official(content: Mapping[str, Any]) -> tuple[dict[str, Tensor], dict[
     tensors = {k: v for k, v in tensors.items() if not k.startswith("data_preprocessor.")}
     encoder, decoder = {}, {}
     for name, tensor in tensors.items():
-        if name.startswith("neck.") or name == "mask_token" or name.startswith("decoder_"):
+        if name.startswith(("neck.", "decoder_")) or name == "mask_token":
             decoder[_rename(name.removeprefix("neck."), _MMPRETRAIN + _DECODER)] = tensor
         else:
             encoder[_rename(name.removeprefix("backbone."), _MMPRETRAIN)] = tensor
     if "patch_embed.proj.weight" not in encoder:
         raise ValueError(
-            "no published MAE or ColorMAE layout: expected keys such as 'patch_embed.proj.weight' or "
-            f"'backbone.patch_embed.projection.weight', found {sorted(tensors)[:3]}"
+            "no published MAE or ColorMAE layout: expected keys such as 'patch_embed.proj.weight' "
+            f"or 'backbone.patch_embed.projection.weight', found {sorted(tensors)[:3]}"
         )
     return encoder, decoder
 
