@@ -71,6 +71,16 @@ class SmoothActivation(torch.autograd.Function):
         return slope * tangent, _curvature(slope, ctx.beta, ctx.name) * tangent
 
 
+def smooth(a: Tensor, beta: float, name: str) -> tuple[Tensor, Tensor]:
+    """`SmoothActivation`; in plain operations while ``torch.compile`` traces, which fuses them."""
+    if not torch.compiler.is_compiling():
+        return SmoothActivation.apply(a, beta, name)
+    if name == "softplus":
+        return F.softplus(a, beta=beta, threshold=40.0), torch.sigmoid(a * beta)
+    root = torch.sqrt(a * a + (2.0 / beta) ** 2)
+    return 0.5 * (a + root), 0.5 * (a / root) + 0.5
+
+
 def _curvature(slope: Tensor, beta: float, name: str) -> Tensor:
     product = torch.addcmul(slope, slope, slope, value=-1.0)
     if name == "softplus":
@@ -253,7 +263,7 @@ class ConvexPotential(nn.Module):
             a = self._affine(pooled[layer.pool], k, scales)
             if k:
                 a = a.add_(self._convolve(z, self.hidden[k - 1](), layer))
-            z, slope = SmoothActivation.apply(a, self.beta, self.activation)
+            z, slope = smooth(a, self.beta, self.activation)
             slopes.append(slope)
             if want_value and str(k) in self.heads:
                 value = value + (z * self._head(k, scales)).flatten(1).sum(1)

@@ -5,6 +5,7 @@ The noise is drawn on the device from the step's key, so a resumed run sees the 
 """
 
 import math
+import time
 from collections.abc import Sequence
 from typing import Any, Literal
 
@@ -36,6 +37,8 @@ class ProximalMatching(Task):
             range of levels needs it; the official 0.08 at level 0.1 is 0.8).
         lr_factors: factor of the learning rate in each stage, or one for all.
         warmup: share of the steps.
+        validation_levels: noise levels of the validation PSNR; the network's own, or the ends and
+            the geometric middle of its range, if None.
         nonfinite_limit: skipped steps before the run stops.
         compile: run the network through ``torch.compile``.
 
@@ -57,6 +60,7 @@ class ProximalMatching(Task):
         gamma_unit: Literal["sqrt_n", "noise"] = "sqrt_n",
         lr_factors: float | Sequence[float] = 0.1,
         warmup: float = 0.02,
+        validation_levels: Sequence[float] | None = None,
         nonfinite_limit: int = 10,
         compile: bool = False,
     ) -> None:
@@ -81,6 +85,7 @@ class ProximalMatching(Task):
             warmup=warmup,
         )
         self.gamma_unit = gamma_unit
+        self.validation_levels = tuple(validation_levels or _levels(model))
 
     def on_fit_start(self) -> None:
         """On a CPU, keep memory between steps."""
@@ -127,25 +132,27 @@ class ProximalMatching(Task):
         """f(noisy), told the level if it is conditioned on it."""
         return self.model(noisy, sigma) if self.model.conditioned else self.model(noisy)
 
-    def validation_levels(self) -> list[float]:
-        """The level, or the ends and the geometric middle of the range."""
-        if self.model.noise_range is None:
-            assert self.model.noise_level is not None
-            return [self.model.noise_level]
-        low, high = self.model.noise_range
-        return [low, math.sqrt(low * high), high]
-
     def validation_step(self, batch: Any, batch_idx: int) -> None:
         """Log the mean PSNR (range 1, not clipped) at each level; the noise is always the same."""
         clean = batch["image"]
         generator = torch.Generator().manual_seed(mix(self.seed, batch_idx, 0xDE))
         noise = torch.randn(clean.shape, generator=generator).to(clean)
-        for level in self.validation_levels():
+        for level in self.validation_levels:
             with torch.no_grad():
                 found = self.denoise(clean + level * noise, clean.new_full((len(clean),), level))
             mean_square = (found - clean).square().flatten(1).mean(1)
             name = f"val/psnr_{level:.3g}"
             self.log(name, (-10 * mean_square.log10()).mean(), batch_size=len(clean))
+        # for curves of quality against time; of this process, over all its threads
+        self.log("val/cpu_minutes", time.process_time() / 60, batch_size=len(clean))
+
+
+def _levels(model: ProximalNetwork) -> list[float]:
+    if model.noise_range is None:
+        assert model.noise_level is not None
+        return [model.noise_level]
+    low, high = model.noise_range
+    return [low, math.sqrt(low * high), high]
 
 
 def _spread(per_sample: Tensor, like: Tensor) -> Tensor:
