@@ -181,10 +181,23 @@ def build_estimator(options: argparse.Namespace, camera: Camera) -> RotationEsti
     if options.bin_size is not None:
         chosen["bin_size"] = float(np.radians(options.bin_size))
     if options.device.startswith("cuda"):
+        require_gpu(options.device)
         chosen["backend"] = "cuda"
     if options.estimator is not None:
         return RotationEstimator.preset(options.estimator, camera, **chosen)
     return RotationEstimator(camera, **chosen)
+
+
+def require_gpu(device: str) -> None:
+    """Refuse a CUDA device that is not there.
+
+    Raises:
+        ValueError: torch sees no CUDA GPU.
+    """
+    import torch
+
+    if not torch.cuda.is_available():
+        raise ValueError(f"--device {device} was asked for, but torch sees no CUDA GPU; use cpu")
 
 
 def settings(options: argparse.Namespace, camera: Camera) -> dict[str, Any]:
