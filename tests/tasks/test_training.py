@@ -173,5 +173,5 @@ def test_pictures_are_drawn(tiny_config):
     tiny_config["task"]["picture_every_epochs"] = 3
     tiny_config["evaluations"] = [{"name": "mask_pictures", "count": 2}]
     output = training.run(tiny_config)
-    names = {p.name for p in (output / "pictures").iterdir()}
+    names = {p.name for p in (output / "pictures").glob("*.png")}
     assert names == {"reconstruction_0003.png", "reconstruction.png", "masks.png"}

@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from lightning.pytorch.loggers import TensorBoardLogger
 
 from visionlab.masking.autoencoder import MaskedAutoencoder
 
@@ -27,9 +28,8 @@ class PictureOfReconstruction:
         path = task.output / "pictures" / f"reconstruction_{epoch:04d}.png"
         figure = draw_reconstruction(task, task.trainer.datamodule, path, self.count)
         for logger in task.loggers:
-            add_figure = getattr(logger.experiment, "add_figure", None)
-            if callable(add_figure):
-                add_figure("reconstruction", figure, task.global_step)
+            if isinstance(logger, TensorBoardLogger):
+                logger.experiment.add_figure("reconstruction", figure, task.global_step)
 
 
 def draw_reconstruction(task: Any, data: Any, path: Path, count: int = 8) -> Any:
