@@ -88,13 +88,13 @@ class RotationEstimator:
         ):
             if value not in known:
                 raise ValueError(f"no {name} '{value}'. {suggest(value, known)}")
-        for name, value in (
+        for name, number in (
             ("grid_step", grid_step),
             ("refine_step", refine_step),
             ("num_threads", num_threads),
         ):
-            if int(value) != value or value < 1:
-                raise ValueError(f"{name} must be a whole number >= 1, got {value}")
+            if int(number) != number or number < 1:
+                raise ValueError(f"{name} must be a whole number >= 1, got {number}")
         if sigma != "auto" and not 0 < float(sigma) < np.inf:
             raise ValueError(f"sigma must be 'auto' or a positive number of px, got {sigma}")
         first = check_range(bin_size, max_angle, geometry, search)

@@ -109,7 +109,7 @@ def refine_joint(
         log_so3(matrix),
         t,
         float(state[kernels.RHO] * reach.mean()),
-        np.linalg.pinv(matrix5, hermitian=True)[:3, :3],
+        np.asarray(np.linalg.pinv(matrix5, hermitian=True)[:3, :3], np.float64),
         s1,
         static,
     )

@@ -20,11 +20,11 @@ PAIRS = 15  # upper triangle of a 5x5 matrix; then come 5 of the gradient and 7 
 SUMS = PAIRS + 5 + 7
 
 
-@njit(cache=True, nogil=True, fastmath=True, error_model="numpy", inline="always")
+@njit(cache=True, nogil=True, fastmath=True, error_model="numpy")
 def fast_exp(x: float) -> float:
-    """exp(x) for -40 <= x <= 20, relative error 1e-6: Taylor series at x/64, then six squarings."""
+    """exp(x) for -40 <= x <= 20, relative error 1e-4: Taylor series at x/64, then six squarings."""
     t = min(max(x, -40.0), 20.0) * (1.0 / 64.0)
-    e = 1.0 + t * (1.0 + t * (0.5 + t * (1 / 6.0 + t * (1 / 24.0 + t * (1 / 120.0)))))
+    e = 1.0 + t * (1.0 + t * (0.5 + t * (1 / 6.0 + t * (1 / 24.0 + t * (1 / 120.0 + t / 720.0)))))
     e = e * e
     e = e * e
     e = e * e
@@ -33,7 +33,7 @@ def fast_exp(x: float) -> float:
     return e * e
 
 
-@njit(cache=True, nogil=True, fastmath=True, error_model="numpy", inline="always")
+@njit(cache=True, nogil=True, fastmath=True, error_model="numpy")
 def depth_density(al: float, s: float, lam: float, bell: float) -> Any:
     """Exponential of rate ``lam`` per px convolved with noise ``s``: density, h = phi/Phi, and z.
 
@@ -274,20 +274,28 @@ def keep_best(scores: Any, matrices: Any, headings: Any, count: int) -> Any:
 def search(
     coarse: Any, middle: Any, mode: Any, headings: Any, focal: float, s1: float, keep: Any
 ) -> Any:
-    """The best rotation and heading from many starts: see `joint`, steps 3 and 4."""
+    """The best rotation and heading from many starts, in three rounds of fewer and fewer."""
     count = headings.shape[0]
     matrices, ts, states = np.empty((count, 3, 3)), headings.copy(), np.empty((count, 5))
     scores = np.empty(count)
     start = exp_so3(mode)
     for i in range(count):
         matrices[i], states[i] = start, start_state(focal)
-        scores[i] = passes(coarse, matrices[i], ts[i], states[i], 1.2, 0.6, 2)
-    for i in keep_best(scores, matrices, ts, keep[0]):
-        scores[i] = passes(coarse, matrices[i], ts[i], states[i], 0.6, max(s1, 0.45), 3) + 1e3
-    for i in keep_best(scores, matrices, ts, keep[1]):
-        scores[i] = passes(middle, matrices[i], ts[i], states[i], max(s1, 0.5), s1, 4) + 1e6
+    first = (1.2, 0.6, max(s1, 0.5))
+    last = (0.6, max(s1, 0.45), s1)
+    kept = np.arange(count)
+    for turn in range(3):
+        rows = middle if turn == 2 else coarse
+        reached = np.full(count, -np.inf)
+        for i in kept:
+            reached[i] = passes(
+                rows, matrices[i], ts[i], states[i], first[turn], last[turn], turn + 2
+            )
+        scores = reached
+        if turn < 2:
+            kept = keep_best(scores, matrices, ts, keep[turn])
     best = np.argmax(scores)
-    return matrices[best], ts[best], states[best], scores[best] - 1e6
+    return matrices[best], ts[best], states[best], scores[best]
 
 
 @njit(cache=True, nogil=True, fastmath=True, error_model="numpy")
@@ -317,7 +325,7 @@ def rotation_density(rows: Any, m: Any, s: float, out_share: float, spread: floa
 
 @njit(cache=True, nogil=True, error_model="numpy")
 def fit_rotation_mixture(rows: Any, m: Any, s1: float, out: Any) -> float:
-    """Five EM passes for noise, outlier share and scale; densities into ``out[0]``, returns noise."""
+    """Five EM passes for noise (returned), outlier share and scale; densities into ``out[0]``."""
     share, spread, s = 0.3, 3.0, s1
     for _ in range(5):
         inner, error, square, core, weight = rotation_density(rows, m, s, share, spread, out)

@@ -53,7 +53,7 @@ class Grid(NamedTuple):
         index = np.stack(
             [flat // self.bins**2, flat // self.bins % self.bins, flat % self.bins], -1
         )
-        return (index - self.half) * self.bin_size
+        return np.asarray((index - self.half) * self.bin_size, np.float64)
 
     def rotvec(self, cell: int | NDArray[np.int64], geometry: Geometry = "exact") -> Array:
         """Rotation vectors (..., 3) in rad at the centres of flat cells."""

@@ -83,7 +83,9 @@ def irls_numpy(
         if it > ANNEAL and np.abs(step).max() < 1e-8:
             break
     error = residuals(rotvec, every)
-    return Refined(rotvec, target, target**2 * np.linalg.inv(information), error)
+    return Refined(
+        rotvec, target, np.asarray(target**2 * np.linalg.inv(information), np.float64), error
+    )
 
 
 def _linearise(rotvec: Array, rows: Array) -> tuple[Array, Array]:

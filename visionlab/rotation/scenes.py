@@ -136,8 +136,8 @@ def _direction(rng: np.random.Generator) -> Array:
 
 def _plane(focal: float) -> tuple[Array, Array]:
     """Normalised coordinates x (1, W) and y (H, 1) of all pixels."""
-    x = (np.arange(WIDTH) - (WIDTH - 1) / 2) / focal
-    y = (np.arange(HEIGHT) - (HEIGHT - 1) / 2) / focal
+    x = (np.arange(WIDTH, dtype=np.float64) - (WIDTH - 1) / 2) / focal
+    y = (np.arange(HEIGHT, dtype=np.float64) - (HEIGHT - 1) / 2) / focal
     return x[None], y[:, None]
 
 

@@ -105,10 +105,10 @@ def vote(
     if weights is None:
         counts = np.ones(stack.shape[:2], np.uint32)
     else:
-        counts = np.ascontiguousarray(weights, np.uint32).reshape(-1, np.shape(weights)[-1])
+        counts = np.atleast_2d(np.ascontiguousarray(weights, np.uint32))
     if counts.shape != stack.shape[:2]:
         raise ValueError(
-            f"weights of shape {np.shape(weights)} do not fit lines of {np.shape(lines)}"
+            f"weights of shape {counts.shape} do not fit lines of shape {stack.shape}"
         )
     if search not in ("full", "pyramid"):
         raise ValueError(f"no search '{search}'. {suggest(search, ('full', 'pyramid'))}")

@@ -14,6 +14,7 @@ bound equals the best count are opened where they hold a lower flat index, since
 The result is therefore the full search's winner, always.
 """
 # ruff: noqa: TID253 - this module is numba; `voting` imports it on first use
+# numba unifies the integer types that mypy keeps apart
 
 from typing import Any
 
@@ -22,6 +23,7 @@ from numba import get_num_threads, njit, prange, set_num_threads
 from numpy.typing import NDArray
 
 BLOCK = 4
+MAX_THREADS = get_num_threads()  # numba starts with all it may ever use
 
 
 @njit(cache=True, nogil=True)
@@ -256,10 +258,8 @@ def _vote_slabs(lines: Any, weights: Any, bins: int, scratch: Any) -> Any:
 
 def with_threads(count: int, kernel: Any, *arguments: Any) -> Any:
     """Call a parallel kernel with at most ``count`` threads and restore numba's setting."""
-    from numba import config
-
     before = get_num_threads()
-    set_num_threads(min(count, config.NUMBA_NUM_THREADS))
+    set_num_threads(min(count, MAX_THREADS))
     try:
         return kernel(*arguments)
     finally:
