@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from pathlib import Path
 
-import cv2  # noqa: TID253
+import cv2
 import numpy as np
 import pytest
 

@@ -1,4 +1,4 @@
-import cv2  # noqa: TID253
+import cv2
 import numpy as np
 import pytest
 

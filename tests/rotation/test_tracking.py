@@ -1,14 +1,16 @@
-import cv2  # noqa: TID253
+import cv2
 import numpy as np
 import pytest
 
+from visionlab.rotation.baselines import least_squares
 from visionlab.rotation.camera import Camera
+from visionlab.rotation.continuity import sample
 from visionlab.rotation.estimator import RotationEstimator
 from visionlab.rotation.evaluation import step_errors
 from visionlab.rotation.flow import DenseInverseSearch, LucasKanade, Tracks
 from visionlab.rotation.pipeline import events, to_trajectory
 from visionlab.rotation.sequences import VirtualCamera
-from visionlab.rotation.tracking import Masks, RotationTracker
+from visionlab.rotation.tracking import Masks, RotationTracker, least_squares_step
 from visionlab.rotation.video import Frame
 
 SIZE, FOCAL = (240, 136), 210.0
@@ -50,6 +52,20 @@ def test_least_squares_stands_in_every_row(frames, view) -> None:
     simple = np.stack([chain.columns[f"ls_w{a}"] for a in "xyz"], 1)
     assert np.isnan(simple[0]).all()
     assert step_errors(simple[1:], view.truth.steps).max() < 0.3
+
+
+def test_the_quick_least_squares_is_the_baseline(frames) -> None:
+    for flow in (LucasKanade(), DenseInverseSearch("ultrafast")):
+        motion = flow(frames[0].image, frames[1].image)
+        tracks = sample(motion)
+        kept = np.isfinite(tracks.points1).all(1)
+        slow = least_squares(tracks.points0[kept], tracks.points1[kept], CAMERA)
+        assert least_squares_step(motion, CAMERA) == pytest.approx(slow, abs=1e-7)
+
+
+def test_least_squares_of_nothing_is_unknown() -> None:
+    lost = Tracks(np.array([[5.0, 5.0]]), np.array([[np.nan, np.nan]]))
+    assert np.isnan(least_squares_step(lost, CAMERA)).all()
 
 
 @pytest.mark.parametrize("prior", [False, True])
@@ -157,9 +173,9 @@ class Blind:
 
     colour = dense = False
 
-    def batch(self, previous, current):
+    def __call__(self, previous, current):
         points = np.array([[20.0, 20.0], [50.0, 60.0]])
-        return [Tracks(points, points + 1) for _ in previous]
+        return Tracks(points, points + 1)
 
 
 def test_too_few_tracks_are_low_texture(frames) -> None:

@@ -1,6 +1,6 @@
 from pathlib import Path
 
-import cv2  # noqa: TID253
+import cv2
 import numpy as np
 import pytest
 

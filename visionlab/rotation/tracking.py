@@ -14,11 +14,11 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from visionlab.rotation.baselines import least_squares
 from visionlab.rotation.camera import Camera
 from visionlab.rotation.continuity import is_cut, is_duplicate, sample
 from visionlab.rotation.estimate import RotationEstimate, Status
 from visionlab.rotation.flow import FlowMethod, Tracks
+from visionlab.rotation.inputs import gather_points
 from visionlab.rotation.trajectory import CUT, DUPLICATE, START, advance
 from visionlab.rotation.video import (
     IMAGE_SUFFIXES,
@@ -33,6 +33,7 @@ Mask = NDArray[np.bool_]
 
 _IDENTITY = np.zeros(3)
 _NONE = np.full(3, nan)
+_ENDLESS = 1e9  # px
 
 
 class Estimator(Protocol):
@@ -184,13 +185,13 @@ class RotationTracker:
                     row = _row(frame, row, _NONE, CUT, segment=row["segment"] + 1)
                 else:
                     estimate = next(estimates)
-                    simple = _least_squares(motion, self.camera)
+                    simple = least_squares_step(motion, self.camera)
                     row = _estimate_row(frame, row, estimate, simple)
             yield row
 
     def _motions(self, pairs: list[tuple[Frame, Frame]]) -> Any:
-        if not pairs:
-            return []
+        if len(pairs) < 2:  # a batch of one would be a copy
+            return [self.flow(a.image, b.image) for a, b in pairs]
         return self.flow.batch([a.image for a, _ in pairs], [b.image for _, b in pairs])
 
     def _estimates(
@@ -250,15 +251,19 @@ def _grey(frame: Frame) -> NDArray[np.uint8]:
     return np.asarray(cv2.cvtColor(frame.image, cv2.COLOR_BGR2GRAY))
 
 
-def _least_squares(motion: Any, camera: Camera) -> NDArray[np.float64]:
-    """The baseline that stands beside every estimate; NaN where the vectors do not fix it."""
-    tracks = sample(motion)
-    if np.isfinite(tracks.points1).all(1).sum() < 2:
+def least_squares_step(motion: Any, camera: Camera) -> NDArray[np.float64]:
+    """The baseline beside every estimate, (3,) rad; NaN where the vectors do not fix it.
+
+    `baselines.least_squares` on the voting grid, by the compiled loop of the refinement: at an
+    endless scale every vector has the same weight.
+    """
+    from visionlab.rotation.refinement_numba import irls
+
+    rows = gather_points(camera, *sample(motion)).rows
+    if rows.shape[1] < 2:
         return _NONE
-    try:
-        return least_squares(*tracks, camera)
-    except np.linalg.LinAlgError:
-        return _NONE
+    rotvec, _, _, solved, _ = irls(rows, np.zeros(3), _ENDLESS, _ENDLESS)
+    return np.asarray(rotvec) if solved else _NONE
 
 
 def _row(frame: Frame, before: Row | None, rotvec: Any, status: str, *, segment: int) -> Row:
