@@ -240,7 +240,7 @@ def check_range(bin_size: float, max_angle: float, geometry: Geometry, search: S
     needed = counter_bytes(grid.bins, search)
     if needed > MAX_MEMORY:
         raise ValueError(
-            f"a grid of {grid.bins:.4g}^3 cells needs {needed / 2**30:.3g} GiB of counters per "
+            f"a grid of {grid.bins:,}^3 cells needs {needed / 2**30:.3g} GiB of counters per "
             f"thread (at most {MAX_MEMORY / 2**30} GiB); raise bin_size={bin_size} or lower "
             f"max_angle={max_angle}"
         )

@@ -52,7 +52,7 @@ class PixelGrid:
     def gather(self, flow: Any, mask: Any, weights: Any) -> Correspondences:
         """The vectors at the grid's pixels, from arrays that `check_flow` has passed."""
         rows = self._rows.copy()
-        sample = to_numpy(flow[self.window])
+        sample = to_numpy(flow[self.window]).astype(np.float64)
         keep = None if self._seen.all() else self._seen
         if self.camera.model == "pinhole":
             rows[2] += sample[..., 0].ravel() * (1 / self.camera.fx)

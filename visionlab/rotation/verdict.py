@@ -9,7 +9,7 @@ MIN_INLIERS = 0.10  # share of the dense vectors; S2 (65 % movers) keeps .2 and 
 AMBIGUOUS_RATIO = 0.8  # second candidate's inliers over the first's
 DISTANT_BINS = 5  # candidates nearer than this are one
 SWAP_RATIO = 1.25  # the second candidate takes over where it has that many times the inliers
-MAX_STD = 0.02  # rad, worst direction: the vectors do not fix the rotation
+MAX_STD = 0.01  # rad, worst direction: the vectors do not fix the rotation
 WIDER = (0.15, 0.35)  # rad: ranges tried after the first, at the same number of bins
 
 # With the inliers of the first candidate set aside, the second has at most 1 - first of them, so

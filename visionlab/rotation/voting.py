@@ -107,9 +107,7 @@ def vote(
     else:
         counts = np.atleast_2d(np.ascontiguousarray(weights, np.uint32))
     if counts.shape != stack.shape[:2]:
-        raise ValueError(
-            f"weights of shape {counts.shape} do not fit lines of shape {stack.shape}"
-        )
+        raise ValueError(f"weights of shape {counts.shape} do not fit lines of shape {stack.shape}")
     if search not in ("full", "pyramid"):
         raise ValueError(f"no search '{search}'. {suggest(search, ('full', 'pyramid'))}")
     if backend == "numpy":
