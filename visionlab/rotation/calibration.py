@@ -134,12 +134,12 @@ def _read_colmap(path: Path, size: Size | None, name: str | None) -> Camera:
         raise ValueError(f"no COLMAP camera model '{row[1]}'. {suggest(row[1], _COLMAP)}")
     model, focals, count = _COLMAP[row[1]]
     numbers = [float(n) for n in row[4:]]
-    fx, fy = numbers[0], numbers[focals - 1]
-    cx, cy, *rest = numbers[focals:]
-    if len(rest) != count:
+    if len(numbers) != focals + 2 + count:
         raise ValueError(
             f"{path}: {row[1]} takes {focals + 2 + count} parameters, got {len(numbers)}"
         )
+    fx, fy = numbers[0], numbers[focals - 1]
+    cx, cy, *rest = numbers[focals:]
     wanted = 0 if model == "pinhole" else 1 if model == "fov" else max(4, count)
     coefficients = np.array(rest + [0.0] * (wanted - count))
     return _camera(fx, fy, cx - 0.5, cy - 0.5, int(row[2]), int(row[3]), coefficients, model)
