@@ -8,7 +8,6 @@ from collections.abc import Sequence
 from typing import Any, Literal
 
 import numpy as np
-import torch
 from torch.utils.data import Dataset
 
 from visionlab.data.samples import (
@@ -76,7 +75,7 @@ class PackedArchive(Dataset):
             raise IndexError(f"no sample {index} in {self._path}, it holds {self._count}")
         start, stop = self._data["offset"][index : index + 2]
         source = f"{self._path.name}[{index}]"
-        image = decode(torch.from_numpy(self._data["jpeg"][start:stop].copy()), source)
+        image = decode(self._data["jpeg"][start:stop].tobytes(), source)
         if self.kind == "classification":
             label = check_label(int(self._data["label"][index]), self.classes, source)
             return {"image": image, "label": label}

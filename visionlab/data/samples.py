@@ -10,6 +10,7 @@ A sample is a dict of `torchvision.tv_tensors`, which transforms v2 moves togeth
 A reader is a map-style data set with ``kind`` (one of the three) and ``classes`` (their names).
 """
 
+import io
 import logging
 from collections.abc import Sequence
 from functools import cache
@@ -18,9 +19,10 @@ from typing import Any
 
 import numpy as np
 import torch
+from PIL import Image, UnidentifiedImageError
 from torch import Tensor
 from torchvision import tv_tensors
-from torchvision.io import ImageReadMode, decode_image, read_file
+from torchvision.transforms.v2.functional import pil_to_tensor
 
 from visionlab.registry import suggest
 
@@ -40,17 +42,16 @@ def read_image(path: Path) -> tv_tensors.Image:
     """
     if not path.is_file():
         raise FileNotFoundError(f"no image at {path}; images and annotations disagree")
-    return decode(read_file(str(path)), str(path))
+    return decode(path.read_bytes(), str(path))
 
 
-def decode(data: Tensor, source: str) -> tv_tensors.Image:
-    """(3, H, W) uint8 RGB from the bytes of a picture."""
+def decode(data: bytes, source: str) -> tv_tensors.Image:
+    """(3, H, W) uint8 RGB from the bytes of a picture, as stored: labels mean stored pixels."""
     try:
-        image = decode_image(data, mode=ImageReadMode.RGB, apply_exif_orientation=True)
-    except RuntimeError as error:
-        reason = str(error).splitlines()[0]
-        raise ValueError(f"{source} is no readable picture ({reason}); replace it") from error
-    return tv_tensors.Image(image)
+        with Image.open(io.BytesIO(data)) as file:
+            return tv_tensors.Image(pil_to_tensor(file.convert("RGB")))
+    except (OSError, UnidentifiedImageError, SyntaxError) as error:
+        raise ValueError(f"{source} is no readable picture ({error}); replace it") from error
 
 
 def need_folder(path: str | Path, what: str) -> Path:

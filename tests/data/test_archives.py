@@ -1,0 +1,82 @@
+import io
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from visionlab.data.archives import PackedArchive
+
+
+def packed(**labels):
+    buffers = []
+    for value in (10, 200):
+        buffer = io.BytesIO()
+        Image.new("RGB", (16, 12), (value, value, value)).save(buffer, "JPEG")
+        buffers.append(np.frombuffer(buffer.getvalue(), np.uint8))
+    offset = np.cumsum([0, *(len(b) for b in buffers)])
+    return {"jpeg": np.concatenate(buffers), "offset": offset, **labels}
+
+
+@pytest.fixture
+def write(tmp_path):
+    def make(**labels):
+        np.savez(tmp_path / "a.npz", **packed(**labels))
+        return str(tmp_path / "a.npz")
+
+    return make
+
+
+def test_classification(write):
+    dataset = PackedArchive(
+        write(label=np.array([1, 0]), classes=np.array(["x", "y"])), "classification"
+    )
+    assert dataset.classes == ["x", "y"]
+    assert [dataset[i]["label"] for i in range(2)] == [1, 0]
+    assert dataset[1]["image"].shape == (3, 12, 16)
+    assert abs(int(dataset[1]["image"].float().mean()) - 200) <= 2
+
+
+def test_detection_boxes_of_each_image(write):
+    boxes = np.array([[1, 0, 3, 3, 8, 8], [1, 1, 5, 5, 5, 9]])
+    path = write(boxes=boxes)
+    dataset = PackedArchive(path, "detection", classes=2)
+    assert len(dataset[0]["boxes"]) == 0
+    assert dataset[1]["boxes"].tolist() == [[3, 3, 8, 8]]
+    shifted = PackedArchive(path, "detection", classes=2, one_based=True)
+    assert shifted[1]["boxes"].tolist() == [[2, 2, 8, 8]]
+
+
+def test_segmentation_with_a_void_class(write):
+    mask = np.stack([np.full((12, 16), 11), np.zeros((12, 16))]).astype(np.uint8)
+    dataset = PackedArchive(write(mask=mask), "segmentation", classes=11, ignore=[11], limit=1)
+    assert len(dataset) == 1
+    assert dataset[0]["mask"].unique().tolist() == [255]
+
+
+def test_mistakes(write, tmp_path):
+    path = write(label=np.array([0, 3]))
+    with pytest.raises(ValueError, match="names no classes"):
+        PackedArchive(path, "classification")
+    with pytest.raises(ValueError, match="holds no boxes; it has"):
+        PackedArchive(path, "detection", classes=2)
+    with pytest.raises(ValueError, match=r"a\.npz\[1\] has the label 3"):
+        PackedArchive(path, "classification", classes=2)[1]
+    with pytest.raises(ValueError, match=r"no kind 'detecton'. Did you mean 'detection'"):
+        PackedArchive(path, "detecton", classes=2)
+    with pytest.raises(FileNotFoundError, match="image archive"):
+        PackedArchive(str(tmp_path / "absent.npz"), "detection", classes=2)
+    with pytest.raises(IndexError, match="no sample 2"):
+        PackedArchive(path, "classification", classes=4)[2]
+
+
+@pytest.mark.shared_data
+def test_the_excerpts_open(shared_data):
+    cifar = PackedArchive(str(shared_data("cifar10/val.npz")), "classification", limit=3)
+    assert cifar[2]["image"].shape == (3, 32, 32)
+    blood = PackedArchive(str(shared_data("bccd/val.npz")), "detection", one_based=True)
+    assert blood.classes == ["RBC", "WBC", "Platelets"]
+    assert sum(len(blood[i]["boxes"]) for i in range(len(blood))) == 1137  # 1,138, one degenerate
+    roads = PackedArchive(
+        str(shared_data("camvid/val.npz")), "segmentation", classes=11, ignore=[11]
+    )
+    assert set(roads[0]["mask"].unique().tolist()) <= {*range(11), 255}

@@ -1,0 +1,59 @@
+import torch
+from torchvision import tv_tensors
+
+from visionlab.data.labelled_transforms import fit_inside, jitter_crop
+from visionlab.data.randomness import keyed_randomness
+
+
+def detection(boxes, size=(30, 60)):
+    return {
+        "image": tv_tensors.Image(torch.full((3, *size), 200, dtype=torch.uint8)),
+        "boxes": tv_tensors.BoundingBoxes(
+            torch.tensor(boxes).reshape(-1, 4).float(), format="XYXY", canvas_size=size
+        ),
+        "labels": torch.arange(len(boxes)),
+        "crowd": torch.zeros(len(boxes), dtype=torch.bool),
+    }
+
+
+def test_fit_inside_scales_boxes_with_the_picture():
+    moved = fit_inside(20)(detection([[30.0, 15, 60, 30]]))
+    assert moved["image"].shape == (3, 10, 20)
+    assert moved["boxes"].tolist() == [[10, 5, 20, 10]]
+
+
+def test_what_a_crop_has_cut_off_is_dropped_with_its_label():
+    transform = jitter_crop(16, scale=(2.0, 2.0), horizontal_flip=False)
+    seen = set()
+    for seed in range(20):
+        with keyed_randomness(seed):
+            moved = transform(detection([[0.0, 0, 6, 6], [50.0, 20, 60, 30]]))
+        assert moved["image"].shape == (3, 16, 16)
+        assert len(moved["boxes"]) == len(moved["labels"]) == len(moved["crowd"])
+        if len(moved["boxes"]):
+            assert moved["boxes"].min() >= 0
+            assert moved["boxes"].max() <= 16
+        seen.add(tuple(moved["labels"].tolist()))
+    assert () in seen
+    assert len(seen) > 1
+
+
+def test_pictures_without_boxes_and_masks_with_padding():
+    with keyed_randomness(1):
+        moved = jitter_crop(32, scale=(0.5, 0.5))(detection([]))
+        assert moved["boxes"].shape == (0, 4)
+        sample = {
+            "image": tv_tensors.Image(torch.zeros(3, 30, 60, dtype=torch.uint8)),
+            "mask": tv_tensors.Mask(torch.zeros(30, 60, dtype=torch.uint8)),
+        }
+        mask = jitter_crop(32, scale=(0.5, 0.5))(sample)["mask"]
+    assert mask.shape == (32, 32)
+    assert mask.unique().tolist() == [0, 255]  # what was padded is ignored
+
+
+def test_equal_keys_give_equal_samples():
+    results = []
+    for _ in range(2):
+        with keyed_randomness(3, 5):
+            results.append(jitter_crop(16)(detection([[10.0, 5, 50, 25]]))["boxes"].tolist())
+    assert results[0] == results[1]
