@@ -5,8 +5,6 @@ over (expert, program) gives each its first row, and ranks inside a program are 
 tokens. The order is stable, so it equals that of `visionlab.moe.dispatch.make_plan`.
 """
 
-# Triton kernels take pointers, which have no Python type
-# mypy: disable-error-code="no-untyped-def"
 from typing import NamedTuple
 
 import torch
