@@ -260,3 +260,15 @@ def test_a_network_for_other_channels_says_so() -> None:
     physics = MatrixOperator(torch.eye(3 * 8 * 8), (3, 8, 8))
     with pytest.raises(ValueError, match="channel"):
         pnp_hqs(torch.rand(1, 192, dtype=torch.float64), physics, small_network(), 0.1)
+
+
+@pytest.mark.parametrize("tau", [0.01, 0.5, 1.0])
+def test_relaxed_prior_is_the_general_formula_without_its_cancellation(tau: float) -> None:
+    v = measurements(PROBLEMS["inpainting"]())
+    relaxed = BumpProx().relaxed(tau)
+    image, prior = relaxed.prior_of_output(v)
+    expected_image, expected = ProximalMap.prior_of_output(relaxed, v)
+    torch.testing.assert_close(image, expected_image)
+    torch.testing.assert_close(prior, expected, rtol=1e-9, atol=1e-9)
+    single = relaxed.prior_of_output(v.float())[1].double()
+    assert (single - expected).abs().max() < 1e-4 * tau

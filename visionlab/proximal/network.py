@@ -93,6 +93,16 @@ class RelaxedProx(ProximalMap):
         """f_tau(v)."""
         return torch.lerp(v, self.base(v), self.tau)
 
+    def prior_of_output(self, v: Tensor) -> tuple[Tensor, Tensor]:
+        """f_tau(v) and R_tau(f_tau(v)) = tau (||v||^2/2 - psi(v)) - tau^2/2 ||f(v) - v||^2.
+
+        The general formula, with the large terms that cancel for small tau taken out by hand.
+        """
+        value, f = self.base.value_and_prox(v)
+        envelope = 0.5 * v.flatten(1).square().sum(1) - value
+        step = (f - v).flatten(1).square().sum(1)
+        return torch.lerp(v, f, self.tau), self.tau * envelope - 0.5 * self.tau**2 * step
+
 
 class ProximalNetwork(ProximalMap):
     """The gradient of a given convex potential.
