@@ -59,6 +59,7 @@ class ModSquadRule(nn.Module):
         self.w2 = nn.Parameter(torch.randn(experts, hidden, dim) * 0.02)
 
     def forward(self, x: Tensor) -> Tensor:
+        """Tokens (N, D) -> (N, D)."""
         gates, chosen = (self.router(x).softmax(-1) + 1e-4).topk(self.top_k)
         order = chosen.flatten().sort(stable=True).indices
         token = order.div(self.top_k, rounding_mode="trunc")

@@ -1,10 +1,14 @@
 """The registered MoE ViTs."""
 
+from pathlib import Path
+
 import pytest
 import torch
 
 from visionlab.backbones import create_backbone, list_backbones
 from visionlab.backbones.protocol import grid_size, num_prefix_tokens, patch_size
+from visionlab.checkpoint import export_encoder
+from visionlab.masking import MaskedAutoencoder, create_mask
 
 SIZES = {"moe_vit_tiny": 192, "moe_vit_small": 384, "moe_vit_base": 768}
 
@@ -42,3 +46,23 @@ def test_layout_is_a_constructor_argument() -> None:
     x = torch.randn(1, 3, 32, 32)
     for task in ("cls", "seg"):
         assert torch.equal(model.eval()(x, task=task), again.eval()(x, task=task))
+
+
+def test_a_color_mae_encoder_becomes_a_moe_vit_with_equal_output(tmp_path: Path) -> None:
+    """Pre-train a step, export the encoder, build the MoE ViT from the file: equal at the start."""
+    sizes = {"img_size": 32, "patch_size": 8, "depth": 2, "embed_dim": 48, "num_heads": 3}
+    torch.manual_seed(0)
+    mask = create_mask("green", grid=(4, 4), ratio=0.5)
+    mae = MaskedAutoencoder(create_backbone("vit", **sizes), mask)
+    optimizer = torch.optim.SGD(mae.parameters(), 0.1)
+    mae(torch.randn(4, 3, 32, 32)).loss.backward()
+    optimizer.step()
+    export_encoder(mae, tmp_path / "encoder.pth")
+    encoder = create_backbone("vit", **sizes, checkpoint_path=tmp_path / "encoder.pth").eval()
+    model = create_backbone(
+        "moe_vit", backbone=encoder, upcycle=True, num_experts=8, top_k=2, tasks=["cls", "seg"]
+    ).eval()
+    x = torch.randn(2, 3, 32, 32)
+    expected = mae.encode(x)
+    for task in ("cls", "seg"):
+        torch.testing.assert_close(model(x, task=task), expected, rtol=1e-5, atol=1e-5)

@@ -182,6 +182,8 @@ def test_bad_input_gets_one_clear_sentence() -> None:
         layer(x)
     with pytest.raises(ValueError, match="top_k=9 with num_experts=4"):
         MoELayer(16, 32, 4, 9)
+    with pytest.raises(ValueError, match="hidden_dim must be at least 1, got 0"):
+        MoELayer(16, 0, 4, 2)
     with pytest.raises(ValueError, match="tokens of width 16"):
         layer(torch.randn(3, 8, dtype=torch.float64), task="cls")
     with pytest.raises(ValueError, match="token_mask must be bool of shape"):

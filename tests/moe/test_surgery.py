@@ -120,6 +120,13 @@ def test_usage_takes_dicts_and_a_prepare_function() -> None:
     assert found.tasks == ["cls"]
 
 
+def test_a_plain_loader_measures_every_task() -> None:
+    model = make()
+    found, one = usage(model, loader()), usage(model, {"det": loader()})
+    assert found.tasks == list(TASKS)
+    assert all(torch.equal(a[1], b[0]) for a, b in zip(found.counts, one.counts, strict=True))
+
+
 def test_kept_by_count_and_by_share() -> None:
     counts = torch.tensor([[10, 0, 50, 0, 40]])
     found = Usage(["a"], ["x"], [[2]], [counts], [counts / 100])
@@ -136,7 +143,7 @@ def test_pruning_unused_experts_is_bit_equal() -> None:
     before = outputs(model)
     size = count_parameters(model).total
     for task in TASKS:
-        pruned = prune_to_task(model, task, keep=1.0, usage=found)
+        pruned = prune_to_task(model, task, keep=found)
         assert torch.equal(pruned(images(), task), before[task])
         for _, layer in pruned.backbone.moe_layers():
             assert layer.num_experts <= 6

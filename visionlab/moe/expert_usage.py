@@ -125,9 +125,10 @@ def usage(
 
     Args:
         model: a MoE ViT, or a module that contains one.
-        loader: batches of one task, or a mapping task -> batches. A batch is a tensor of images
-            (B, C, H, W) in the model's value range, or a dict with them under "image".
-        task: of a loader that is no mapping; may be left out if the model has one task.
+        loader: a mapping task -> batches, or batches on which every task is measured (then it
+            must be possible to iterate them anew). A batch is a tensor of images (B, C, H, W) in
+            the model's value range, or a dict with them under "image".
+        task: measure only this one on a loader that is no mapping.
         prepare: batch -> images, where batches hold something else (uint8, another key).
 
     Raises:
@@ -135,7 +136,10 @@ def usage(
         TypeError: a batch that needs ``prepare``.
     """
     vit = find_moe_vit(model)
-    loaders = loader if isinstance(loader, Mapping) else {resolve_task(task, vit.tasks): loader}
+    if isinstance(loader, Mapping):
+        loaders = loader
+    else:
+        loaders = dict.fromkeys(vit.tasks if task is None else [task], loader)
     layers = moe_layers(vit)
     tables = [torch.zeros(2, len(loaders), x.num_experts, dtype=torch.float64) for _, x in layers]
     modes = {m: m.training for m in model.modules()}

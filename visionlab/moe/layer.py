@@ -67,6 +67,8 @@ class MoELayer(ExpertLayer):
         normalize_gates: bool | None = None,
         layout: Mapping[str, Any] | None = None,
     ) -> None:
+        if hidden_dim < 1:
+            raise ValueError(f"hidden_dim must be at least 1, got {hidden_dim}")
         layout = fresh_layout(num_experts, top_k, tasks) if layout is None else layout
         normalize = top_k > 1 if normalize_gates is None else normalize_gates
         super().__init__(

@@ -35,6 +35,8 @@ class ExpertLayer(nn.Module):
     ) -> None:
         super().__init__()
         check_backend(backend)
+        if dim < 1:
+            raise ValueError(f"dim must be at least 1, got {dim}")
         self.dim, self.backend, self.name = dim, backend, ""
         self.normalize_gates, self.noise_std = normalize_gates, noise_std
         self.experts = nn.ModuleList()

@@ -24,7 +24,7 @@ def prune_to_task(
     model: M,
     task: str | Sequence[str],
     *,
-    keep: float | int | Sequence[Sequence[int]],
+    keep: float | int | Usage | Sequence[Sequence[int]],
     usage: Usage | None = None,
     compact_router: bool = False,
 ) -> M:
@@ -38,8 +38,9 @@ def prune_to_task(
         model: stays as it is.
         task: one task, or several whose experts are combined.
         keep: int = most used experts per layer and task, float = share of the selections that
-            they must hold (1.0 = all ever used; see `Usage.kept`), or expert ids per layer.
-        usage: `visionlab.moe.usage` of the model; needed unless ``keep`` lists ids.
+            they must hold (1.0 = all ever used; see `Usage.kept`), a `Usage` = all it saw in use,
+            or expert ids per layer.
+        usage: `visionlab.moe.usage` of the model; needed if ``keep`` is a number.
         compact_router: see `ExpertLayer.keep_experts`.
 
     Raises:
@@ -49,6 +50,9 @@ def prune_to_task(
     layers = moe_layers(model)
     for t in tasks:
         resolve_task(t, layers[0][1].tasks)
+    if isinstance(keep, Usage):
+        usage = keep
+        keep = 1.0
     if isinstance(keep, (int, float)):
         if usage is None:
             raise ValueError(

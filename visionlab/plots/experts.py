@@ -44,9 +44,11 @@ def plot_usage(usage: "Usage", path: str | Path | None = None, *, kind: str = "h
     top = max(float(t.max()) for t in tables)
     for i, (panel, table) in enumerate(zip(panels, tables, strict=False)):
         order = np.lexsort((-table.max(0), table.argmax(0)))
-        shown = panel.imshow(table[:, order], cmap="cividis_r", vmin=0, vmax=top, aspect="auto")
+        shown = panel.imshow(table[:, order], cmap="Blues", vmin=0, vmax=top, aspect="auto")
         value, share = float(information["nats"][i]), float(information["normalised"][i])
-        panel.set_title(f"{usage.layers[i]}\nI(T; E) = {value:.2f} nats, {share:.0%}", fontsize=8)
+        panel.set_title(
+            f"{usage.layers[i]}\nI(T; E) = {value:.2f} nats, {share:.0%} of its ceiling", fontsize=8
+        )
         panel.set_xticks(range(len(order)), order, fontsize=5 if len(order) > 16 else 6)
         panel.set_yticks(range(len(usage.tasks)), usage.tasks, fontsize=8)
         panel.set_xlabel("expert", fontsize=8)
