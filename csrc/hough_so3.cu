@@ -1,5 +1,6 @@
-// visionlab::hough_vote for CUDA tensors, on torch's stable ABI: one library for torch >= 2.10.
-// It only *implements* the op; visionlab/rotation/op.py defines it. Built by tools/build_cuda.py.
+// visionlab::hough_vote and visionlab::so3_refine for CUDA tensors, on torch's stable ABI: one library
+// for torch >= 2.10. It only *implements* the ops; visionlab/rotation/op.py defines them. Built by
+// tools/build_cuda.py.
 
 #include <cuda_runtime.h>
 #include <torch/csrc/inductor/aoti_torch/c/shim.h>
@@ -13,6 +14,7 @@
 #include <optional>
 
 #include "hough_so3.cuh"
+#include "refine_so3.cuh"
 
 #ifndef HOUGH_TEXT_HASH
 #error "build with tools/build_cuda.py, which passes the hash of the kernel text"
@@ -41,6 +43,12 @@ void check(const Tensor& lines, const std::optional<Tensor>& weights, int64_t bi
                   "hough_vote: weights must be a contiguous (B, N) int32 tensor beside lines");
 }
 
+cudaStream_t current_stream(int device) {
+  void* stream = nullptr;
+  TORCH_ERROR_CODE_CHECK(aoti_torch_get_current_cuda_stream(device, &stream));
+  return static_cast<cudaStream_t>(stream);
+}
+
 int shared_memory_limit(int device) {
   int limit = 0;
   STD_CUDA_CHECK(cudaDeviceGetAttribute(&limit, cudaDevAttrMaxSharedMemoryPerBlockOptin, device));
@@ -61,10 +69,7 @@ Tensor hough_vote(Tensor lines, std::optional<Tensor> weights, int64_t bins) {
   check(lines, weights, bins);
   const int device = lines.get_device();
   const torch::stable::accelerator::DeviceGuard guard(device);
-  void* stream_handle = nullptr;
-  TORCH_ERROR_CODE_CHECK(aoti_torch_get_current_cuda_stream(device, &stream_handle));
-  const auto stream = static_cast<cudaStream_t>(stream_handle);
-
+  const cudaStream_t stream = current_stream(device);
   Tensor result = torch::stable::new_zeros(lines, {lines.size(0), 2}, ScalarType::Long);
   const int frames = static_cast<int>(lines.size(0));
   if (frames == 0) return result;
@@ -86,8 +91,46 @@ Tensor hough_vote(Tensor lines, std::optional<Tensor> weights, int64_t bins) {
   return result;
 }
 
+void check_rows(const Tensor& rows, const std::optional<Tensor>& counts, const Tensor& start) {
+  const int64_t frames = rows.size(0);
+  const int device = rows.get_device();
+  STD_TORCH_CHECK(rows.is_cuda() && rows.scalar_type() == ScalarType::Double && rows.dim() == 3 &&
+                      rows.size(1) == 6 && rows.is_contiguous(),
+                  "so3_refine: rows must be a contiguous (B, 6, N) float64 CUDA tensor");
+  STD_TORCH_CHECK(start.scalar_type() == ScalarType::Double && start.dim() == 2 &&
+                      start.size(0) == frames && start.size(1) == 3 && start.is_contiguous() &&
+                      start.get_device() == device,
+                  "so3_refine: start must be a contiguous (B, 3) float64 tensor beside rows");
+  STD_TORCH_CHECK(!counts || (counts->scalar_type() == ScalarType::Int && counts->dim() == 1 &&
+                              counts->size(0) == frames && counts->is_contiguous() &&
+                              counts->get_device() == device),
+                  "so3_refine: counts must be a contiguous (B,) int32 tensor beside rows");
+}
+
+Tensor so3_refine(Tensor rows, std::optional<Tensor> counts, Tensor start, double first_scale,
+                  double scale) {
+  check_rows(rows, counts, start);
+  const int device = rows.get_device();
+  const torch::stable::accelerator::DeviceGuard guard(device);
+  const int frames = static_cast<int>(rows.size(0));
+  Tensor result = torch::stable::new_empty(rows, {rows.size(0), REFINE_OUT});
+  if (frames == 0) return result;
+  const HoughRefine job{static_cast<const double*>(rows.data_ptr()),
+                        counts ? static_cast<const int*>(counts->data_ptr()) : nullptr,
+                        static_cast<const double*>(start.data_ptr()),
+                        static_cast<double*>(result.data_ptr()),
+                        first_scale,
+                        scale,
+                        frames,
+                        static_cast<int>(rows.size(2))};
+  hough_so3_refine<<<frames, 256, sizeof(RefineShared), current_stream(device)>>>(job);
+  STD_CUDA_KERNEL_LAUNCH_CHECK();
+  return result;
+}
+
 }  // namespace
 
 STABLE_TORCH_LIBRARY_IMPL(visionlab, CUDA, library) {
   library.impl("hough_vote", TORCH_BOX(&hough_vote));
+  library.impl("so3_refine", TORCH_BOX(&so3_refine));
 }

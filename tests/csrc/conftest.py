@@ -1,4 +1,4 @@
-"""The voting kernel as a host library, built once per session by g++."""
+"""The kernels as a host library, built once per session by g++."""
 
 import ctypes
 import shutil
@@ -10,7 +10,7 @@ import pytest
 from visionlab.rotation import native
 
 FOLDER = Path(__file__).parent
-FLAGS = ("-std=c++17", "-O2", "-ffp-contract=off", "-Wall", "-Wextra", "-Werror")
+FLAGS = ("-std=c++17", "-O1", "-ffp-contract=off", "-Wall", "-Wextra", "-Werror")
 
 
 def build_host_driver(output: Path, kernel_text: str) -> ctypes.CDLL:
@@ -18,14 +18,9 @@ def build_host_driver(output: Path, kernel_text: str) -> ctypes.CDLL:
     compiler = shutil.which("g++")
     if compiler is None:
         pytest.skip("g++ is not installed: it runs the CUDA kernel text on the host")
-    folder = output.parent / output.stem
-    (folder / "tests/csrc").mkdir(parents=True)
-    (folder / "csrc").mkdir()
-    (folder / "csrc/hough_so3.cuh").write_text(kernel_text)
-    for name in ("cuda_on_host.h", "host_driver.cpp"):
-        shutil.copy(FOLDER / name, folder / "tests/csrc")
-    source = folder / "tests/csrc/host_driver.cpp"
-    command = [compiler, *FLAGS, "-shared", "-fPIC", "-o", str(output), str(source)]
+    (output.parent / "kernels.cuh").write_text(kernel_text)
+    command = [compiler, *FLAGS, "-shared", "-fPIC", f"-I{output.parent}", "-o", str(output)]
+    command.append(str(FOLDER / "host_driver.cpp"))
     subprocess.run(command, check=True, capture_output=True, text=True)
     library = ctypes.CDLL(str(output))
     library.host_last_launch.restype = ctypes.c_void_p

@@ -1,4 +1,4 @@
-// Just enough CUDA for a C++ compiler to run csrc/hough_so3.cuh on the host, one block after another.
+// Just enough CUDA for a C++ compiler to run the kernels of csrc/ on the host, one block after another.
 //
 // Each CUDA thread is a fiber (ucontext), all on one OS thread. A barrier really waits: a fiber yields
 // until all of its block (or warp) have arrived. The order in which fibers are resumed is shuffled from
@@ -9,6 +9,7 @@
 #include <ucontext.h>
 
 #include <algorithm>
+#include <cmath>
 #include <cstdint>
 #include <cstring>
 #include <functional>
@@ -36,6 +37,17 @@ unsigned long long hough_shared[kSharedWords];
 // Compiled with -ffp-contract=off, these round each operation, as the intrinsics do.
 [[maybe_unused]] static double __dadd_rn(double a, double b) { return a + b; }
 [[maybe_unused]] static double __dmul_rn(double a, double b) { return a * b; }
+
+[[maybe_unused]] static long long __double_as_longlong(double value) {
+  long long bits;
+  std::memcpy(&bits, &value, sizeof bits);
+  return bits;
+}
+[[maybe_unused]] static double __longlong_as_double(long long bits) {
+  double value;
+  std::memcpy(&value, &bits, sizeof value);
+  return value;
+}
 
 template <class T>
 static T atomicAdd(T* address, T value) {
@@ -153,10 +165,11 @@ template <class T>
 static T __shfl_down_sync(unsigned, T value, unsigned offset) {
   const unsigned thread = host::current->thread;
   host::Barrier& warp = host::warp_barriers[thread / 32];
-  host::warp_slots[thread] = value;
+  std::memcpy(&host::warp_slots[thread], &value, sizeof value);
   host::wait(warp);
   const bool inside = thread % 32 + offset < 32;
-  const T received = static_cast<T>(host::warp_slots[inside ? thread + offset : thread]);
+  T received;
+  std::memcpy(&received, &host::warp_slots[inside ? thread + offset : thread], sizeof received);
   host::wait(warp);
   return received;
 }

@@ -1,8 +1,10 @@
-// The voting kernel as host code behind the five entry points of the CUDA driver that
+// The kernels of csrc/ as host code behind the five entry points of the CUDA driver that
 // visionlab.rotation.nvrtc calls, so that tests run its real launch code without a GPU.
 #include "cuda_on_host.h"
 
-#include "../../csrc/hough_so3.cuh"
+#include <string>
+
+#include "kernels.cuh"
 
 namespace {
 
@@ -16,11 +18,13 @@ unsigned seed = 0;
 unsigned allowed_shared_bytes = 48 * 1024;
 const char* last_error = "";
 
-void run(const char* name, const Dim3& grid, unsigned block, size_t shared_bytes, HoughVote& job) {
-  if (std::strcmp(name, "hough_so3_vote") == 0)
-    host::launch(grid, block, shared_bytes, seed, [&] { hough_so3_vote(job); });
+void run(const std::string& name, const Dim3& grid, unsigned block, size_t shared, void* job) {
+  if (name == "hough_so3_vote")
+    host::launch(grid, block, shared, seed, [&] { hough_so3_vote(*static_cast<HoughVote*>(job)); });
+  else if (name == "hough_so3_unpack")
+    host::launch(grid, block, shared, seed, [&] { hough_so3_unpack(*static_cast<HoughVote*>(job)); });
   else
-    host::launch(grid, block, shared_bytes, seed, [&] { hough_so3_unpack(job); });
+    host::launch(grid, block, shared, seed, [&] { hough_so3_refine(*static_cast<HoughRefine*>(job)); });
 }
 
 }  // namespace
@@ -30,7 +34,9 @@ extern "C" {
 void host_set_seed(unsigned value) { seed = value; }
 void host_set_shared_limit(unsigned bytes) { allowed_shared_bytes = bytes; }
 const Launch* host_last_launch() { return &last; }
-unsigned host_job_bytes() { return sizeof(HoughVote); }
+unsigned host_vote_job_bytes() { return sizeof(HoughVote); }
+unsigned host_refine_job_bytes() { return sizeof(HoughRefine); }
+unsigned host_refine_shared_bytes() { return sizeof(RefineShared); }
 
 void host_plan(int lines_per_frame, int bins, int shared_limit, int* plan) {
   const HoughPlan made = hough_plan(lines_per_frame, bins, shared_limit);
@@ -58,12 +64,14 @@ int cuModuleLoadData(void** module, const void*) {
 }
 
 int cuModuleGetFunction(void** function, void*, const char* name) {
-  const bool vote = std::strcmp(name, "hough_so3_vote") == 0;
-  const bool unpack = std::strcmp(name, "hough_so3_unpack") == 0;
+  static const char* const known[] = {"hough_so3_vote", "hough_so3_unpack", "hough_so3_refine"};
   last_error = "named symbol not found";
-  if (!vote && !unpack) return 500;
-  *function = const_cast<char*>(vote ? "hough_so3_vote" : "hough_so3_unpack");
-  return 0;
+  for (const char* one : known)
+    if (std::strcmp(name, one) == 0) {
+      *function = const_cast<char*>(one);
+      return 0;
+    }
+  return 500;
 }
 
 int cuFuncSetAttribute(void*, int attribute, int value) {
@@ -80,8 +88,7 @@ int cuLaunchKernel(void* function, unsigned gx, unsigned gy, unsigned gz, unsign
   if (gy > 65535 || gz > 65535 || bx > 512 || shared_bytes > allowed_shared_bytes) return 1;
   last = Launch{{gx, gy, gz}, bx, shared_bytes, stream};
   try {
-    run(static_cast<const char*>(function), Dim3{gx, gy, gz}, bx, shared_bytes,
-        *static_cast<HoughVote*>(parameters[0]));
+    run(static_cast<const char*>(function), Dim3{gx, gy, gz}, bx, shared_bytes, parameters[0]);
   } catch (const std::exception& error) {
     static std::string kept;
     kept = error.what();

@@ -1,7 +1,7 @@
 """csrc/hough_so3.cuh run as C++ against the NumPy twin, through the launch code that runs on a GPU.
 
 tests/csrc/host_driver.cpp stands in for the CUDA driver: it receives the very calls that
-`nvrtc.VoteKernel` makes, checks them as the driver would, and runs the kernel text on the host with
+`nvrtc.Kernels` makes, checks them as the driver would, and runs the kernel text on the host with
 fibers as threads, real barriers and a shuffled order of execution.
 """
 
@@ -35,13 +35,13 @@ LARGE_DEVICE = 227 * 1024
 
 
 def run_kernel(driver, lines, weights=None, *, bins, shared_limit=LARGE_DEVICE, seed=0):
-    """(B, 2) int64 cell and votes, through `VoteKernel` on the emulated driver."""
+    """(B, 2) int64 cell and votes, through `Kernels` on the emulated driver."""
     driver.host_set_seed(seed)
     driver.host_set_shared_limit(nvrtc.DEFAULT_SHARED_BYTES)
-    kernel = nvrtc.VoteKernel(b"", shared_limit=shared_limit, driver=driver)
+    kernels = nvrtc.Kernels(b"", shared_limit=shared_limit, driver=driver)
     frames, count = lines.shape[:2]
     result = np.zeros((frames, 2), np.int64)
-    kernel(
+    kernels.vote(
         lines.ctypes.data,
         None if weights is None else weights.ctypes.data,
         result.ctypes.data,
@@ -203,15 +203,17 @@ def test_both_plans_agree(host_driver):
                 assert twin.rows * twin.tiles >= bins > twin.rows * (twin.tiles - 1)
 
 
-def test_the_job_has_the_layout_of_the_struct(host_driver):
-    assert host_driver.host_job_bytes() == ctypes.sizeof(nvrtc.VoteJob)
+def test_jobs_have_the_layout_of_the_structs(host_driver):
+    assert host_driver.host_vote_job_bytes() == ctypes.sizeof(nvrtc.VoteJob)
+    assert host_driver.host_refine_job_bytes() == ctypes.sizeof(nvrtc.RefineJob)
+    assert host_driver.host_refine_shared_bytes() == nvrtc.REFINE_SHARED_BYTES
 
 
 def test_the_op_hands_tensors_and_the_current_stream_to_the_kernel(host_driver, monkeypatch):
     host_driver.host_set_shared_limit(nvrtc.DEFAULT_SHARED_BYTES)
-    kernel = nvrtc.VoteKernel(b"", shared_limit=LARGE_DEVICE, driver=host_driver)
+    kernels = nvrtc.Kernels(b"", shared_limit=LARGE_DEVICE, driver=host_driver)
     stream = SimpleNamespace(cuda_stream=0xABCDEF012345)
-    monkeypatch.setattr(native, "_compiled_kernel", lambda device_index: kernel)
+    monkeypatch.setattr(native, "_compiled_kernels", lambda device_index: kernels)
     monkeypatch.setattr("torch.cuda.device", lambda device: nullcontext())
     monkeypatch.setattr("torch.cuda.current_stream", lambda: stream)
     lines = random_lines(12, frames=3, count=50, bins=7)
@@ -225,12 +227,12 @@ def test_the_op_hands_tensors_and_the_current_stream_to_the_kernel(host_driver, 
 def test_driver_errors_are_named(host_driver):
     lines = np.zeros((1, 4, 4))
     host_driver.host_set_shared_limit(nvrtc.DEFAULT_SHARED_BYTES)
-    kernel = nvrtc.VoteKernel(b"", shared_limit=LARGE_DEVICE, driver=host_driver)
-    kernel._allowed_bytes = LARGE_DEVICE  # as if the limit had been raised already
-    with pytest.raises(nvrtc.CudaError, match=r"could not launch the vote: invalid argument"):
-        kernel(lines.ctypes.data, None, 0, frames=1, lines_per_frame=4, bins=141, stream=0)
+    kernels = nvrtc.Kernels(b"", shared_limit=LARGE_DEVICE, driver=host_driver)
+    kernels._allowed_bytes = LARGE_DEVICE  # as if the limit had been raised already
+    with pytest.raises(nvrtc.CudaError, match=r"could not launch a kernel: invalid argument"):
+        kernels.vote(lines.ctypes.data, None, 0, frames=1, lines_per_frame=4, bins=141, stream=0)
     with pytest.raises(nvrtc.CudaError, match=r"find the kernel nothing: named symbol not found"):
-        kernel._function(ctypes.c_void_p(), "nothing")
+        kernels._function(ctypes.c_void_p(), "nothing")
 
 
 MUTANTS = {
@@ -241,7 +243,10 @@ MUTANTS = {
     ),
     "tie rule": ("0xFFFFFFFFu - cell", "cell"),
     "weights": ("(unsigned)weight) + weight", "1u) + 1"),
-    "last warp step": ("int offset = 16; offset > 0", "int offset = 16; offset > 1"),
+    "last warp step": (
+        "offset > 0; offset /= 2)\n    best",
+        "offset > 1; offset /= 2)\n    best",
+    ),
     "border": ("position < bins)", "position <= bins)"),
     "contraction": (
         "__dadd_rn(start, __dmul_rn(slope, k))",

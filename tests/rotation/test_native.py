@@ -26,7 +26,7 @@ def fresh(monkeypatch):
     """The loader as in a new process; returns a function that sets the switch."""
     cached = (
         *(native.policy, native.load_prebuilt, native.probe_nvrtc, native.source),
-        *(native._automatic_backend, native._compiled_kernel),
+        *(native._automatic_backend, native._compiled_kernels),
     )
 
     def set_switch(value):
@@ -76,8 +76,8 @@ def test_the_text_includes_nothing():
 def test_nvrtc_compiles_the_text_without_a_gpu(capability):
     cubin = nvrtc.compile_cubin(native.kernel_text(), capability=capability)
     assert cubin.startswith(b"\x7fELF")
-    assert b"hough_so3_vote" in cubin
-    assert b"hough_so3_unpack" in cubin
+    for kernel in (b"hough_so3_vote", b"hough_so3_unpack", b"hough_so3_refine"):
+        assert kernel in cubin
 
 
 @pytest.mark.usefixtures("nvrtc_here")
@@ -122,7 +122,7 @@ def test_off_names_the_switch_for_both_causes(fresh):
     with pytest.raises(native.NativeUnavailable) as error:
         native.source()
     assert str(error.value) == (
-        "no CUDA kernels for hough_vote. Prebuilt library: VISIONLAB_NATIVE=off. "
+        "no CUDA kernels. Prebuilt library: VISIONLAB_NATIVE=off. "
         "NVRTC: VISIONLAB_NATIVE=off. backend='numba' runs on the CPU"
     )
 
@@ -188,7 +188,8 @@ def test_a_missing_text_names_both_places(monkeypatch, tmp_path):
     ):
         native.source_folder()
     (tmp_path / "csrc").mkdir()
-    (tmp_path / "csrc/hough_so3.cuh").touch()
+    for name in native.KERNEL_FILES:
+        (tmp_path / "csrc" / name).touch()
     assert native.source_folder() == tmp_path / "csrc"
     native.source_folder.cache_clear()
 
@@ -213,19 +214,17 @@ native.LIBRARY = Path(sys.argv[1]) if len(sys.argv) > 1 else Path({library!r})
 import torch
 from visionlab.rotation import op
 lines = torch.rand(3, 50, 4, dtype=torch.float64) * 5
-registered = op.registered_op()
 print(json.dumps({{
     "attempt": list(native.load_prebuilt()),
-    "schema": str(registered._schema),
-    "cuda": torch._C._dispatch_has_kernel_for_dispatch_key("visionlab::hough_vote", "CUDA"),
-    "dump": torch._C._dispatch_dump("visionlab::hough_vote"),
+    "schemas": [str(one._schema) for one in op.registered_ops().values()],
+    "dump": {{name: torch._C._dispatch_dump(name) for name in op.SCHEMAS}},
     "votes": op.hough_vote(lines, bins=5).votes.tolist(),
 }}))
 """
 
 
 def cuda_registration(dump):
-    """Where the op's CUDA kernel was registered."""
+    """Where an op's CUDA kernel was registered."""
     return next(line for line in dump.splitlines() if line.startswith("CUDA: "))
 
 
@@ -233,11 +232,13 @@ def cuda_registration(dump):
 def test_nvcc_builds_an_op_that_loads_without_a_gpu(prebuilt):
     seen = run_python(LOAD.format(library=str(prebuilt)))
     assert seen["attempt"] == [True, ""]
-    assert seen["schema"] == (
-        "visionlab::hough_vote(Tensor lines, Tensor? weights, int bins) -> Tensor"
-    )
-    assert seen["cuda"]
-    assert "hough_so3.cu" in cuda_registration(seen["dump"])
+    assert seen["schemas"] == [
+        "visionlab::hough_vote(Tensor lines, Tensor? weights, int bins) -> Tensor",
+        "visionlab::so3_refine(Tensor rows, Tensor? counts, Tensor start, float first_scale, "
+        "float scale) -> Tensor",
+    ]
+    for dump in seen["dump"].values():
+        assert "hough_so3.cu" in cuda_registration(dump)
     assert min(seen["votes"]) > 0
 
 
@@ -248,9 +249,10 @@ def test_a_library_of_another_text_is_refused(prebuilt, tmp_path):
     seen = run_python(LOAD.format(library=str(stale)))
     assert seen["attempt"] == [
         False,
-        "_cuda.abi3.so was built from another hough_so3.cuh; build it again",
+        "_cuda.abi3.so was built from another kernel text; build it again",
     ]
-    assert "library.py" in cuda_registration(seen["dump"])  # NVRTC from Python takes its place
+    for dump in seen["dump"].values():
+        assert "library.py" in cuda_registration(dump)  # NVRTC from Python takes its place
 
 
 @pytest.mark.slow

@@ -2,7 +2,8 @@ import numpy as np
 import pytest
 import torch
 
-from visionlab.rotation import op
+from visionlab.rotation import op, so3
+from visionlab.rotation.refinement import refine
 from visionlab.rotation.voting import vote
 
 CPU = "cpu"
@@ -31,12 +32,65 @@ def test_equals_the_oracle(device, weighted):
         np.testing.assert_array_equal(winner.votes.cpu(), expected.votes)
 
 
+def random_rows(seed, *, frames=3, count=60):
+    """Vectors that turn by up to .02 rad about random axes, with noise; starts half a bin off."""
+    rng = np.random.default_rng(seed)
+    truth = rng.uniform(-0.02, 0.02, (frames, 3))
+    rows = np.ones((frames, 6, count))
+    rows[:, :2] = rng.uniform(-0.5, 0.5, (frames, 2, count))
+    moved = np.einsum("bji,bjn->bin", so3.exp(truth), np.insert(rows[:, :2], 2, 1.0, axis=1))
+    rows[:, 2:4] = moved[:, :2] / moved[:, 2:] + rng.normal(0, 5e-4, (frames, 2, count))
+    rows[:, 4] = 400.0
+    rows[:, 5] = rng.uniform(0.2, 1, (frames, count))
+    start = truth + rng.normal(0, 5e-4, truth.shape)
+    return torch.from_numpy(rows), torch.from_numpy(start)
+
+
 @pytest.mark.parametrize("device", [CPU, CUDA])
 def test_opcheck(device):
     lines, weights = (tensor.to(device) for tensor in random_case(1))
-    registered = op.registered_op()
+    rows, start = (tensor.to(device) for tensor in random_rows(1))
+    counts = torch.tensor([60, 40, 0], dtype=torch.int32, device=device)
+    ops = op.registered_ops()
     for arguments in ((lines, None, 9), (lines, weights, 9), (lines[:1], weights[:1], 4)):
-        torch.library.opcheck(registered, arguments)
+        torch.library.opcheck(ops[op.VOTE], arguments)
+    for arguments in ((rows, None, start, 1.0, 0.0), (rows, counts, start, 1.0, 0.5)):
+        torch.library.opcheck(ops[op.REFINE], arguments)
+
+
+@pytest.mark.parametrize("device", [CPU, CUDA])
+@pytest.mark.parametrize("scale", [None, 0.4])
+def test_refinement_equals_single_frames(device, scale):
+    rows, start = random_rows(2, frames=4, count=200)
+    counts = torch.tensor([200, 120, 3, 0], dtype=torch.int32)
+    found = op.so3_refine(
+        rows.to(device), start.to(device), first_scale=1.0, scale=scale, counts=counts.to(device)
+    )
+    assert found.solved.tolist()[0::3] == [True, False]
+    for i, count in enumerate(counts.tolist()[:3]):
+        vectors = np.ascontiguousarray(rows[i, :, :count])
+        single = refine(vectors, start[i].numpy(), first_scale=1.0, scale=scale)
+        np.testing.assert_allclose(found.rotvec[i].cpu(), single.rotvec, atol=1e-9)
+        np.testing.assert_allclose(found.sigma[i].cpu(), single.sigma, rtol=1e-5)
+        np.testing.assert_allclose(found.covariance[i].cpu(), single.covariance, rtol=1e-4)
+    np.testing.assert_allclose(found.rotvec[3].cpu(), start[3], atol=1e-12)
+
+
+def test_messages_of_the_refinement():
+    rows, start = random_rows(3)
+    with pytest.raises(TypeError, match=r"rows and start must be float64, got torch\.float32 and"):
+        op.so3_refine(rows.float(), start, first_scale=1.0)
+    with pytest.raises(
+        ValueError, match=r"rows must have shape \(B, 6, N\) and start \(B, 3\), got"
+    ):
+        op.so3_refine(rows[:, :5], start, first_scale=1.0)
+    with pytest.raises(TypeError, match=r"counts must be int32, got torch\.int64"):
+        op.so3_refine(rows, start, first_scale=1.0, counts=torch.zeros(3, dtype=torch.int64))
+    with pytest.raises(ValueError, match=r"counts of shape \(2,\) on cpu do not fit 3 frames"):
+        op.so3_refine(rows, start, first_scale=1.0, counts=torch.zeros(2, dtype=torch.int32))
+    for scales in ((0.0, None), (1.0, -1.0)):
+        with pytest.raises(ValueError, match=r"scales must be positive numbers of px, got"):
+            op.so3_refine(rows, start, first_scale=scales[0], scale=scales[1])
 
 
 @pytest.mark.parametrize("device", [CPU, CUDA])
@@ -69,7 +123,7 @@ def test_lines_that_require_grad_are_taken():
 
 def test_works_inside_torch_compile_graphs():
     lines, _ = random_case(5)
-    op.registered_op()
+    op.registered_ops()
 
     def share(lines):
         return torch.ops.visionlab.hough_vote(lines, None, 9)[:, 1] / lines.shape[1]

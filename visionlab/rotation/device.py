@@ -1,11 +1,11 @@
 """Estimates for a batch of flows where they lie: everything but the verdict runs on the device.
 
 `estimate_batch` gives what `RotationEstimator` gives frame by frame: the same vectors, bit-equal
-lines and votes, and rotations within 1e-5 rad (the noise scale is an exact median here and a
-histogram's there). The device answers for the asked range, second look included; frames that need
-more (a wider range, a prior, joint refinement) or less (too few vectors, duplicate frames) go
-through the estimator itself.
+lines and votes, and rotations that differ by rounding only. The device answers for the asked range,
+second look included; frames that need more (a wider range, a prior, joint refinement) or less (too
+few vectors, duplicate frames) go through the estimator itself.
 """
+# this module is torch; `estimator` imports it on first use
 
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -196,7 +196,7 @@ def _candidates(solver: Solver, evidence: Evidence, dense: Vectors) -> list[Cand
     numbers = None
     if refined is not None:
         ratio = refined.inlier_ratio(dense.rows[:, 5])
-        fields = (refined.rotvec, refined.sigma, refined.information, refined.solved, ratio)
+        fields = (refined.rotvec, refined.sigma, refined.covariance, refined.solved, ratio)
         numbers = [f.cpu().numpy() for f in (*fields, refined.inliers())]
     found = []
     for i, mode in enumerate(modes):
@@ -209,9 +209,10 @@ def _candidates(solver: Solver, evidence: Evidence, dense: Vectors) -> list[Cand
         elif numbers is None:
             found.append(Candidate(mode, mode, grid, max_angle, count, share, trusted))
         else:
-            rotvec, sigma, information, solved, inlier_ratio, inliers = (n[i] for n in numbers)
-            covariance = float(sigma) ** 2 * np.linalg.inv(information) if solved else None
-            result = Refined(rotvec, float(sigma), covariance, error=np.empty((2, 0)))
+            rotvec, sigma, covariance, solved, inlier_ratio, inliers = (n[i] for n in numbers)
+            result = Refined(
+                rotvec, float(sigma), covariance if solved else None, error=np.empty((2, 0))
+            )
             trusted = trusted and bool(inlier_ratio >= verdict.MIN_INLIERS)
             evidence_for = (count, share, trusted, result, inliers[used[i]], float(inlier_ratio))
             found.append(Candidate(rotvec, mode, grid, max_angle, *evidence_for))

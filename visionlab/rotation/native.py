@@ -25,7 +25,7 @@ logger = logging.getLogger(__name__)
 SWITCH = "VISIONLAB_NATIVE"
 POLICIES = ("auto", "prebuilt", "nvrtc", "off")
 LIBRARY = Path(__file__).with_name("_cuda.abi3.so")
-KERNEL_FILE = "hough_so3.cuh"
+KERNEL_FILES = ("hough_so3.cuh", "refine_so3.cuh")
 
 
 class NativeUnavailable(RuntimeError):
@@ -62,18 +62,18 @@ def source_folder() -> Path:
     package = Path(__file__).resolve().parents[1]
     folders = (package / "csrc", package.parent / "csrc")
     for folder in folders:
-        if (folder / KERNEL_FILE).is_file():
+        if all((folder / name).is_file() for name in KERNEL_FILES):
             return folder
     raise FileNotFoundError(
-        f"the kernel text {KERNEL_FILE} is neither in {folders[0]} nor in {folders[1]}; "
+        f"the kernel text {KERNEL_FILES[0]} is neither in {folders[0]} nor in {folders[1]}; "
         "reinstall visionlab"
     )
 
 
 @functools.cache
 def kernel_text() -> str:
-    """CUDA C++ of the vote, which includes nothing."""
-    return (source_folder() / KERNEL_FILE).read_text(encoding="utf-8")
+    """CUDA C++ of all kernels, which includes nothing."""
+    return "\n".join((source_folder() / n).read_text(encoding="utf-8") for n in KERNEL_FILES)
 
 
 def text_hash() -> str:
@@ -83,7 +83,7 @@ def text_hash() -> str:
 
 @functools.cache
 def load_prebuilt() -> Attempt:
-    """Load the library that tools/build_cuda.py builds; it registers the op for CUDA tensors."""
+    """Load the library that tools/build_cuda.py builds; it registers the ops for CUDA tensors."""
     if policy() not in ("auto", "prebuilt"):
         return Attempt(False, f"{SWITCH}={policy()}")
     if not LIBRARY.is_file():
@@ -100,9 +100,7 @@ def load_prebuilt() -> Attempt:
         return Attempt(False, f"{LIBRARY.name} does not load: {error}")
     hash_function.restype = ctypes.c_char_p
     if hash_function().decode() != text_hash():
-        return Attempt(
-            False, f"{LIBRARY.name} was built from another {KERNEL_FILE}; build it again"
-        )
+        return Attempt(False, f"{LIBRARY.name} was built from another kernel text; build it again")
     torch.ops.load_library(str(LIBRARY))
     return Attempt(True)
 
@@ -135,25 +133,25 @@ def source() -> str:
         logger.info("CUDA votes: NVRTC at first use (no prebuilt library: %s)", prebuilt.cause)
         return "nvrtc"
     raise NativeUnavailable(
-        f"no CUDA kernels for hough_vote. Prebuilt library: {prebuilt.cause}. "
+        f"no CUDA kernels. Prebuilt library: {prebuilt.cause}. "
         f"NVRTC: {compiled.cause}. backend='numba' runs on the CPU"
     )
 
 
 @functools.cache
 def _cubin(capability: nvrtc.Capability) -> bytes:
-    return nvrtc.compile_cubin(kernel_text(), capability=capability, name=KERNEL_FILE)
+    return nvrtc.compile_cubin(kernel_text(), capability=capability, name="hough_so3.cu")
 
 
 @functools.cache
-def _compiled_kernel(device_index: int) -> nvrtc.VoteKernel | nvrtc.CudaError:
+def _compiled_kernels(device_index: int) -> nvrtc.Kernels | nvrtc.CudaError:
     import torch
 
     properties = torch.cuda.get_device_properties(device_index)
     shared_limit = getattr(properties, "shared_memory_per_block_optin", nvrtc.DEFAULT_SHARED_BYTES)
     try:
         with torch.cuda.device(device_index):
-            return nvrtc.VoteKernel(
+            return nvrtc.Kernels(
                 _cubin((properties.major, properties.minor)),
                 shared_limit=shared_limit,
                 driver=nvrtc.cuda_driver(),
@@ -162,24 +160,30 @@ def _compiled_kernel(device_index: int) -> nvrtc.VoteKernel | nvrtc.CudaError:
         return error
 
 
+def _kernels(device_index: int) -> nvrtc.Kernels:
+    source()  # says once what runs, or why nothing can
+    kernels = _compiled_kernels(device_index)
+    if isinstance(kernels, nvrtc.CudaError):
+        raise NativeUnavailable(
+            f"no CUDA kernels. Prebuilt library: {load_prebuilt().cause}. "
+            f"NVRTC: {kernels}. backend='numba' runs on the CPU"
+        ) from kernels
+    return kernels
+
+
 def vote_nvrtc(lines: torch.Tensor, weights: torch.Tensor | None, bins: int) -> torch.Tensor:
-    """The op on CUDA tensors through NVRTC, on the current stream of their device.
+    """``visionlab::hough_vote`` on CUDA tensors, on the current stream of their device.
 
     Raises:
-        NativeUnavailable: the kernel cannot be compiled or loaded (remembered per device).
+        NativeUnavailable: the kernels cannot be compiled or loaded (remembered per device).
     """
     import torch
 
-    kernel = _compiled_kernel(lines.get_device())
-    if isinstance(kernel, nvrtc.CudaError):
-        raise NativeUnavailable(
-            f"no CUDA kernels for hough_vote. Prebuilt library: {load_prebuilt().cause}. "
-            f"NVRTC: {kernel}. backend='numba' runs on the CPU"
-        ) from kernel
+    kernels = _kernels(lines.get_device())
     frames, count = lines.shape[:2]
     with torch.cuda.device(lines.device):
         result = lines.new_zeros((frames, 2), dtype=torch.int64)
-        kernel(
+        kernels.vote(
             lines.data_ptr(),
             None if weights is None else weights.data_ptr(),
             result.data_ptr(),
@@ -188,6 +192,37 @@ def vote_nvrtc(lines: torch.Tensor, weights: torch.Tensor | None, bins: int) -> 
             bins=bins,
             stream=torch.cuda.current_stream().cuda_stream,
         )
+    return result
+
+
+def refine_nvrtc(
+    rows: torch.Tensor,
+    counts: torch.Tensor | None,
+    start: torch.Tensor,
+    first_scale: float,
+    scale: float,
+) -> torch.Tensor:
+    """``visionlab::so3_refine`` on CUDA tensors, on the current stream of their device.
+
+    Raises:
+        NativeUnavailable: the kernels cannot be compiled or loaded (remembered per device).
+    """
+    import torch
+
+    kernels = _kernels(rows.get_device())
+    with torch.cuda.device(rows.device):
+        result = rows.new_empty((len(rows), nvrtc.REFINE_FIELDS))
+        job = nvrtc.RefineJob(
+            rows.data_ptr(),
+            None if counts is None else counts.data_ptr(),
+            start.data_ptr(),
+            result.data_ptr(),
+            first_scale,
+            scale,
+            len(rows),
+            rows.shape[-1],
+        )
+        kernels.refine(job, stream=torch.cuda.current_stream().cuda_stream)
     return result
 
 

@@ -21,6 +21,8 @@ OPTIONS = ("--std=c++17", "--fmad=false")
 HEADER_BYTES = 16
 MAX_BINS = 1625  # the largest whose cells can be numbered in 32 bits
 MAX_GRID_Y = 65535
+REFINE_FIELDS = 11  # rotation vector, scale, covariance (xx xy xz yy yz zz), solved
+REFINE_SHARED_BYTES = 5416  # sizeof(RefineShared)
 DEFAULT_SHARED_BYTES = 48 * 1024  # more has to be asked for
 _MAX_DYNAMIC_SHARED_SIZE_BYTES = 8  # CU_FUNC_ATTRIBUTE_...
 
@@ -30,7 +32,7 @@ class CudaError(RuntimeError):
 
 
 class VoteJob(ctypes.Structure):
-    """``struct HoughVote`` of csrc/hough_so3.cuh, passed to both kernels by value."""
+    """``struct HoughVote`` of csrc/hough_so3.cuh, passed by value."""
 
     _fields_ = (
         ("lines", ctypes.c_void_p),
@@ -40,6 +42,21 @@ class VoteJob(ctypes.Structure):
         ("lines_per_frame", ctypes.c_int),
         ("bins", ctypes.c_int),
         ("rows", ctypes.c_int),
+    )
+
+
+class RefineJob(ctypes.Structure):
+    """``struct HoughRefine`` of csrc/refine_so3.cuh."""
+
+    _fields_ = (
+        ("rows", ctypes.c_void_p),
+        ("counts", ctypes.c_void_p),
+        ("start", ctypes.c_void_p),
+        ("result", ctypes.c_void_p),
+        ("first_scale", ctypes.c_double),
+        ("scale", ctypes.c_double),
+        ("frames", ctypes.c_int),
+        ("vectors", ctypes.c_int),
     )
 
 
@@ -148,8 +165,8 @@ def _compile_log(library: ctypes.CDLL, program: ctypes.c_void_p) -> str:
     return log.value.decode(errors="replace")
 
 
-class VoteKernel:
-    """The two kernels of csrc/hough_so3.cuh, loaded on the device whose context is current.
+class Kernels:
+    """The kernels of csrc/, loaded on the device whose context is current.
 
     Args:
         cubin: what `compile_cubin` returned for this device.
@@ -168,8 +185,9 @@ class VoteKernel:
         self._check(driver.cuModuleLoadData(ctypes.byref(module), cubin), "load the kernels")
         self._vote = self._function(module, "hough_so3_vote")
         self._unpack = self._function(module, "hough_so3_unpack")
+        self._refine = self._function(module, "hough_so3_refine")
 
-    def __call__(
+    def vote(
         self,
         lines: int,
         weights: int | None,
@@ -201,6 +219,18 @@ class VoteKernel:
         self._launch(self._vote, grid, plan.threads, plan.shared_bytes, stream, parameters)
         self._launch(self._unpack, (-(-frames // 256), 1, 1), 256, 0, stream, parameters)
 
+    def refine(self, job: RefineJob, *, stream: int) -> None:
+        """Queue the refinement on ``stream``; the pointers of ``job`` are device addresses.
+
+        Raises:
+            CudaError: the launch fails.
+        """
+        if job.frames == 0:
+            return
+        parameters = (ctypes.c_void_p * 1)(ctypes.addressof(job))
+        grid = (job.frames, 1, 1)
+        self._launch(self._refine, grid, 256, REFINE_SHARED_BYTES, stream, parameters)
+
     def _allow(self, shared_bytes: int) -> None:
         status = self._driver.cuFuncSetAttribute(
             self._vote, _MAX_DYNAMIC_SHARED_SIZE_BYTES, shared_bytes
@@ -220,7 +250,7 @@ class VoteKernel:
         status = self._driver.cuLaunchKernel(
             function, *grid, threads, 1, 1, shared_bytes, ctypes.c_void_p(stream), parameters, None
         )
-        self._check(status, "launch the vote")
+        self._check(status, "launch a kernel")
 
     def _function(self, module: ctypes.c_void_p, name: str) -> ctypes.c_void_p:
         function = ctypes.c_void_p()
