@@ -59,7 +59,7 @@ class Task(L.LightningModule):
         parts = self.loss(batch, batch_idx)
         parts = {"loss": parts} if isinstance(parts, Tensor) else parts
         for name, value in parts.items():
-            self.log(f"train/{name}", value, prog_bar=name == "loss")
+            self.log(f"train/{name}", value, prog_bar=name == "loss", sync_dist=True)
         return parts["loss"]
 
     def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
