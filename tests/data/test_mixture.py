@@ -158,3 +158,10 @@ def test_augmentation_is_a_function_of_epoch_and_index():
     assert torch.equal(first["image"], again["image"])
     order = first["index"].argsort(), later["index"].argsort()
     assert not torch.equal(first["image"][order[0]], later["image"][order[1]])
+
+
+def test_a_run_goes_on_only_with_epochs_of_its_length():
+    loader = mixture(steps_per_epoch=4).train_dataloader()
+    loader.load_state_dict(loader.state_dict())
+    with pytest.raises(ValueError, match="checkpoint has 5 steps in an epoch, this run 4"):
+        loader.load_state_dict({"steps_per_epoch": 5})

@@ -141,6 +141,22 @@ class StepLoader:
             pin_memory=torch.cuda.is_available(),
         )
 
+    def state_dict(self) -> dict[str, int]:
+        """The length of an epoch; the position is the trainer's step counter."""
+        return {"steps_per_epoch": self.steps_per_epoch}
+
+    def load_state_dict(self, state: Mapping[str, int]) -> None:
+        """Refuse to go on with epochs of another length.
+
+        Raises:
+            ValueError: the checkpoint has another.
+        """
+        if state["steps_per_epoch"] != self.steps_per_epoch:
+            raise ValueError(
+                f"the checkpoint has {state['steps_per_epoch']} steps in an epoch, this run "
+                f"{self.steps_per_epoch}; keep data.steps_per_epoch, batch sizes and sets"
+            )
+
 
 def _as_it_is(step: Any) -> Any:
     return step

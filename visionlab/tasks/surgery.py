@@ -164,6 +164,7 @@ def adapt(
     task.seed = seed
     trainer = L.Trainer(
         max_steps=steps,
+        max_epochs=steps,  # at least one step in each
         devices=1,
         logger=False,
         enable_checkpointing=False,
