@@ -43,7 +43,7 @@ def main() -> None:
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
     print(f"{platform.machine()}, torch {torch.__version__}, timm {timm.__version__}, "
-          f"{args.threads} thread(s), median (min) of {args.repetitions}")  # fmt: skip
+          f"{args.threads} thread(s), CPU time, median (min) of {args.repetitions}")  # fmt: skip
     if args.table == "draws":
         report(time_in_turn(drawing_arms(), args.repetitions), base="rand + two argsorts (MAE)")
     elif args.table == "step":
@@ -57,15 +57,15 @@ def main() -> None:
 
 
 def time_in_turn(arms: Mapping[str, Step], repetitions: int) -> dict[str, list[float]]:
-    """Seconds of each repetition of each arm, interleaved so that load hits all alike."""
+    """CPU seconds of each repetition of each arm, in turn, so that load hits all alike."""
     for step in arms.values():
         step()
     seconds: dict[str, list[float]] = {name: [] for name in arms}
     for _ in range(repetitions):
         for name, step in arms.items():
-            start = time.perf_counter()
+            start = time.process_time()  # other programs disturb it less than the wall clock
             step()
-            seconds[name].append(time.perf_counter() - start)
+            seconds[name].append(time.process_time() - start)
     return seconds
 
 

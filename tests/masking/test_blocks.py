@@ -74,7 +74,7 @@ def test_inverse_is_the_complement_of_the_same_draw():
         ({"area": (0.3, 0.1)}, "smallest <= largest"),
         ({"area": (0.0, 0.1)}, "0 < smallest"),
         ({"aspect": 0}, r"inside \(0, 1\], got 0"),
-        ({"blocks": 0}, "at least one block is needed, got blocks=0"),
+        ({"blocks": 0}, r"blocks lies in \[1, 62\], got 0"),
     ],
 )
 def test_refusals_are_sentences(options, message):

@@ -16,6 +16,8 @@ from torch import Tensor
 from visionlab.masking.base import Grid, Mask
 from visionlab.masking.keys import Draws
 
+_MOST_BLOCKS = 62  # bits of an integer, less the sign
+
 
 class BlockMask(Mask):
     """Hides rectangles until the share is reached; the last one is trimmed to the exact count.
@@ -42,8 +44,8 @@ class BlockMask(Mask):
             raise ValueError(
                 f"aspect is the smallest ratio of the sides, inside (0, 1], got {aspect}"
             )
-        if blocks < 1:
-            raise ValueError(f"at least one block is needed, got blocks={blocks}")
+        if not 1 <= blocks <= _MOST_BLOCKS:
+            raise ValueError(f"blocks lies in [1, {_MOST_BLOCKS}], got {blocks}")
         self.area, self.aspect, self.blocks = (smallest, largest), aspect, blocks
         super().__init__(grid, ratio=ratio)
 
@@ -57,14 +59,20 @@ class BlockMask(Mask):
         size = draw_block_size(draws, self.blocks, self.bound_grid, self.area, self.aspect)
         corner = draw_corner(draws, size, self.bound_grid)
         rows, columns = _distance(corner, size, (height, width))  # (B, blocks, H), (B, blocks, W)
-        distance = torch.maximum(rows[..., :, None], columns[..., None, :])
-        inside = distance < 1
-        never = torch.full_like(inside[:, :1], True)
-        first = torch.cat([inside, never], 1).to(torch.uint8).argmax(1, keepdim=True)
+        # one bit per rectangle: which of them span a row, a column, and so a patch
+        cover = (_bits(rows < 1)[:, :, None] & _bits(columns < 1)[:, None, :]).flatten(1)
+        lowest = cover & -cover
+        covered = cover != 0
+        first = torch.where(covered, lowest, 1).double().log2().to(torch.int64)  # (B, L)
+        place = torch.arange(height * width, device=draws.device).expand_as(first)
+        image = torch.arange(draws.batch_size, device=draws.device)[:, None]
+        distance = torch.maximum(
+            rows[image, first, place // width], columns[image, first, place % width]
+        )
         # inside one rectangle the middle comes first: a trimmed one stays compact
-        chance = draws.uniform(height * width).double().view(-1, 1, height, width)
-        rank = torch.cat([distance.double(), chance], 1).gather(1, first)
-        return (first + rank * (1 - 1e-6) + 1e-6 * chance).flatten(1)
+        chance = draws.uniform(height * width).double()
+        time = first + distance * (1 - 1e-6) + 1e-6 * chance
+        return torch.where(covered, time, self.blocks + chance)
 
     def _parameters(self) -> dict[str, Any]:
         return {"area": list(self.area), "aspect": self.aspect, "blocks": self.blocks}
@@ -99,11 +107,17 @@ def draw_corner(draws: Draws, size: Tensor, grid: Grid) -> Tensor:
     return (place * room).floor().to(torch.int64).minimum(room - 1)
 
 
+def _bits(inside: Tensor) -> Tensor:
+    """(B, n, length) bool -> (B, length) int64 with bit k from inside[:, k]."""
+    weight = 1 << torch.arange(inside.shape[1], device=inside.device)
+    return (inside * weight[:, None]).sum(1)
+
+
 def _distance(corner: Tensor, size: Tensor, grid: Grid) -> tuple[Tensor, Tensor]:
     """Distance from the rectangle's centre in half sides: < 1 inside. (B, n, H) and (B, n, W)."""
     axes = []
     for axis, length in enumerate(grid):
         place = torch.arange(length, device=corner.device) + 0.5
-        half = size[..., axis, None] / 2
+        half = size[..., axis, None].double() / 2
         axes.append((place - corner[..., axis, None] - half).abs() / half)
     return axes[0], axes[1]
