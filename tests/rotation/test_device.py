@@ -56,8 +56,9 @@ def test_masks_and_weights(where):
     flows[~masks] = np.nan  # what a mask hides may be anything
     estimator = RotationEstimator(camera)
     on_device = torch.from_numpy(flows).to(where)
+    signed = masks.astype(np.int8) * -1  # nonzero is what counts
     for given in (None, weights):
-        estimates = device.estimate_batch(estimator, on_device, masks, weights=given)
+        estimates = device.estimate_batch(estimator, on_device, signed, weights=given)
         expected = [
             estimator(flows[i], masks[i], weights=None if given is None else given[i])
             for i in range(len(flows))

@@ -124,10 +124,11 @@ def _check(
     suspect = torch.zeros(len(flows), dtype=torch.bool, device=flows.device)
     suspect[:1] = True  # shapes and dtypes are the same in all frames
     suspect |= ~torch.isfinite(flows.flatten(1).sum(1))
-    for selection in (masks, weights):
-        if selection is not None:
-            flat = selection.flatten(1)
-            suspect |= ~(flat != 0).any(1) | ~(torch.isfinite(flat) & (flat >= 0)).all(1)
+    if masks is not None:
+        suspect |= ~(masks.flatten(1) != 0).any(1)
+    if weights is not None:
+        flat = weights.flatten(1)
+        suspect |= ~(flat > 0).any(1) | ~(torch.isfinite(flat) & (flat >= 0)).all(1)
     for i in torch.nonzero(suspect.cpu())[:, 0].tolist():
         selected = [None if s is None else s[i] for s in (masks, weights)]
         check_flow(flows[i], estimator.camera, *selected)
@@ -148,11 +149,11 @@ def gather(
         moved = camera.normalise(grid.points + sample.cpu().numpy())
         rows[:, 2:4] = torch.from_numpy(moved).to(flows.device).mT
     used = torch.isfinite(rows).all(1)
-    for selection in (masks, weights):
-        if selection is not None:
-            used &= selection[window].flatten(1) > 0
+    if masks is not None:
+        used &= masks[window].flatten(1) != 0
     if weights is not None:
         rows[:, 5] = weights[window].flatten(1)
+        used &= rows[:, 5] > 0
     unused = ~used[:, None]
     rows[:, :5] = torch.where(unused, torch.nan_to_num(still[[0, 1, 0, 1, 4]]), rows[:, :5])
     rows[:, 5:] = torch.where(unused, 0.0, rows[:, 5:])
