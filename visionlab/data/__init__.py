@@ -6,6 +6,7 @@ DATA = Registry(
     "data",
     {
         "images": "visionlab.data.images:ImageData",
+        "paths": "visionlab.data.files:PathData",
         "task_mixture": "visionlab.data.mixture:TaskMixture",
         "laplacian": "visionlab.data.laplacian:LaplacianData",
     },

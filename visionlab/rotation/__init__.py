@@ -16,7 +16,13 @@ CAMERAS = Registry(
         "file": "visionlab.rotation.calibration:read_camera",
     },
 )
-ESTIMATORS = Registry("estimator", {"hough": "visionlab.rotation.estimator:RotationEstimator"})
+ESTIMATORS = Registry(
+    "estimator",
+    {
+        "hough": "visionlab.rotation.estimator:RotationEstimator",
+        "hough_recipe": "visionlab.rotation.recipe:EstimatorRecipe",
+    },
+)
 FLOWS = Registry(
     "flow",
     {

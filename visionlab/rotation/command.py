@@ -12,8 +12,8 @@ import numpy as np
 
 from visionlab.rotation import FLOWS, evaluation, pipeline
 from visionlab.rotation.camera import Camera
-from visionlab.rotation.estimator import RotationEstimator
 from visionlab.rotation.flow import FlowMethod
+from visionlab.rotation.recipe import EstimatorRecipe
 from visionlab.rotation.tracking import Masks, RotationTracker
 from visionlab.rotation.trajectory import Trajectory
 from visionlab.rotation.trajectory_files import atomic, read_trajectory
@@ -40,7 +40,7 @@ def run(options: argparse.Namespace, *, progress: TextIO | None) -> pipeline.Run
     tracker = RotationTracker(
         camera,
         build_flow(options),
-        build_estimator(options, camera),
+        estimator_recipe(options)(camera),
         masks=masks,
         width=options.width,
         batch=options.batch,
@@ -166,26 +166,20 @@ def build_flow(options: argparse.Namespace) -> FlowMethod:
     return method
 
 
-def build_estimator(options: argparse.Namespace, camera: Camera) -> RotationEstimator:
-    """The estimator; its grid has as many points as `LucasKanade` tracks."""
-    from visionlab.rotation.flow import grid_step
-
-    step = grid_step(camera.width)
-    chosen: dict[str, Any] = {"grid_step": step, "num_threads": max(options.threads, 1)}
-    if options.estimator is None:
-        chosen["refine_step"] = max(step // 3, 1)
-    if options.refine is not None:
-        chosen["refine"] = options.refine
-    if options.max_angle is not None:
-        chosen["max_angle"] = float(np.radians(options.max_angle))
-    if options.bin_size is not None:
-        chosen["bin_size"] = float(np.radians(options.bin_size))
+def estimator_recipe(options: argparse.Namespace) -> EstimatorRecipe:
+    """The estimator of ``--estimator``, ``--refine``, ``--max-angle`` and ``--bin-size``."""
+    backend = "auto"
     if options.device.startswith("cuda"):
         require_gpu(options.device)
-        chosen["backend"] = "cuda"
-    if options.estimator is not None:
-        return RotationEstimator.preset(options.estimator, camera, **chosen)
-    return RotationEstimator(camera, **chosen)
+        backend = "cuda"
+    return EstimatorRecipe(
+        preset=options.estimator,
+        refine=options.refine,
+        max_angle_deg=options.max_angle,
+        bin_size_deg=options.bin_size,
+        backend=backend,
+        num_threads=max(options.threads, 1),
+    )
 
 
 def require_gpu(device: str) -> None:

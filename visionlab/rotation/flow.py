@@ -31,9 +31,9 @@ class Tracks(NamedTuple):
 class FlowMethod(Protocol):
     """What `LucasKanade`, `DenseInverseSearch` and `Raft` have in common."""
 
-    colour: bool
+    colour: ClassVar[bool]
     """Whether it wants BGR (H, W, 3) rather than grey frames (H, W)."""
-    dense: bool
+    dense: ClassVar[bool]
 
     def __call__(self, previous: Image, current: Image) -> "Tracks | Any":
         """Motion from ``previous`` to ``current``."""
@@ -125,6 +125,10 @@ class LucasKanade:
         points1[~kept] = np.nan
         return Tracks(points, points1)
 
+    def __repr__(self) -> str:
+        names = ("step", "window", "levels", "max_error")
+        return f"LucasKanade({', '.join(f'{n}={getattr(self, n)!r}' for n in names)})"
+
     def batch(self, previous: Sequence[Image], current: Sequence[Image]) -> list[Tracks]:
         """Tracks of each pair."""
         return [self(a, b) for a, b in zip(previous, current, strict=True)]
@@ -161,6 +165,9 @@ class DenseInverseSearch:
             self._search = cv2.DISOpticalFlow.create(DIS_PRESETS[self.preset])
         whole = (np.ascontiguousarray(image) for image in (previous, current))  # or it asserts
         return np.asarray(self._search.calc(*whole, None))
+
+    def __repr__(self) -> str:
+        return f"DenseInverseSearch({self.preset!r})"
 
     def batch(self, previous: Sequence[Image], current: Sequence[Image]) -> NDArray[np.float32]:
         """Flows (B, H, W, 2)."""
@@ -222,6 +229,14 @@ class Raft:
             flow = net(first, second, num_flow_updates=self.updates)[-1]
         flow = flow[:, :, :height, :width].permute(0, 2, 3, 1).contiguous()
         return flow if flow.is_cuda else flow.numpy()
+
+    def __repr__(self) -> str:
+        return f"Raft({self.weights.name!r}, network={self.network!r}, updates={self.updates})"
+
+    def to(self, device: str) -> None:
+        """Work on another device from now on."""
+        if device != self.device:
+            self.device, self._net = device, None
 
     def _network(self) -> Any:
         if self._net is None:

@@ -5,7 +5,7 @@ where it stopped and ends with the same rows.
 """
 
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice, pairwise
 from math import nan
 from pathlib import Path
@@ -152,7 +152,7 @@ class RotationTracker:
         if not window:
             return
         window[0] = self._reduced(window[0])
-        last = before or _row(window[0], None, _NONE, START, segment=0)
+        last = before or _row(window[0].index, window[0].time, None, _NONE, START, segment=0)
         if before is None:
             yield last
         while chunk := [self._reduced(frame) for frame in islice(stream, self.batch)]:
@@ -161,6 +161,17 @@ class RotationTracker:
                 yield row
                 last = row
             window = deque([window[-1]])
+
+    def rows_of_flows(self, flows: Iterable[Any], times: Sequence[float]) -> Iterator[Row]:
+        """Rows of stored dense flows, flow k leading from frame k to frame k+1."""
+        row = _row(0, times[0], None, _NONE, START, segment=0)
+        yield row
+        for index, flow in enumerate(flows):
+            mask = self._mask(index) if self.masks else None
+            estimate = self._estimate(flow, mask, _prior(row) if self.use_prior else None)
+            simple = least_squares_step(flow, self.camera)
+            row = _estimate_row(index + 1, times[index + 1], row, estimate, simple)
+            yield row
 
     def motion_from(self, source: FrameSource, index: int) -> Any:
         """Motion from frame ``index`` of a source to the next, as the rows were made of."""
@@ -178,15 +189,17 @@ class RotationTracker:
         verdicts = iter(zip(motions, cuts))
         for (_, frame), flag in zip(pairs, moved):
             if not flag:
-                row = _row(frame, row, _IDENTITY, DUPLICATE, segment=row["segment"])
+                row = _row(
+                    frame.index, frame.time, row, _IDENTITY, DUPLICATE, segment=row["segment"]
+                )
             else:
                 motion, cut = next(verdicts)
                 if cut:
-                    row = _row(frame, row, _NONE, CUT, segment=row["segment"] + 1)
+                    row = _row(frame.index, frame.time, row, _NONE, CUT, segment=row["segment"] + 1)
                 else:
                     estimate = next(estimates)
                     simple = least_squares_step(motion, self.camera)
-                    row = _estimate_row(frame, row, estimate, simple)
+                    row = _estimate_row(frame.index, frame.time, row, estimate, simple)
             yield row
 
     def _motions(self, pairs: list[tuple[Frame, Frame]]) -> Any:
@@ -266,14 +279,16 @@ def least_squares_step(motion: Any, camera: Camera) -> NDArray[np.float64]:
     return np.asarray(rotvec) if solved else _NONE
 
 
-def _row(frame: Frame, before: Row | None, rotvec: Any, status: str, *, segment: int) -> Row:
+def _row(
+    index: int, time: float, before: Row | None, rotvec: Any, status: str, *, segment: int
+) -> Row:
     """A row; numbers keep the twelve digits that the files hold, so that resuming is exact."""
     last = [before[f"q{a}"] for a in "xyzw"] if before else [0.0, 0.0, 0.0, 1.0]
     turn = np.where(np.isfinite(rotvec), rotvec, 0.0)
     quaternion = advance(last, turn) if before else np.array(last)
     return {
-        "frame": frame.index,
-        "time": _cut(frame.time),
+        "frame": index,
+        "time": _cut(time),
         **{f"q{a}": _cut(v) for a, v in zip("xyzw", quaternion)},
         **{f"w{a}": _cut(v) for a, v in zip("xyz", rotvec)},
         "status": str(status),
@@ -287,8 +302,10 @@ def _row(frame: Frame, before: Row | None, rotvec: Any, status: str, *, segment:
     }
 
 
-def _estimate_row(frame: Frame, before: Row, estimate: RotationEstimate, simple: Any) -> Row:
-    row = _row(frame, before, estimate.rotvec, estimate.status, segment=before["segment"])
+def _estimate_row(
+    index: int, time: float, before: Row, estimate: RotationEstimate, simple: Any
+) -> Row:
+    row = _row(index, time, before, estimate.rotvec, estimate.status, segment=before["segment"])
     row["inlier_ratio"] = _cut(estimate.inlier_ratio)
     row["peak_share"] = _cut(estimate.peak_share)
     row["parallax_px"] = _cut(estimate.parallax)

@@ -8,6 +8,7 @@ TASKS = Registry(
         "masked_pretraining": "visionlab.tasks.masked_pretraining:MaskedPretraining",
         "linear_probing": "visionlab.tasks.probing:LinearProbing",
         "finetuning": "visionlab.tasks.finetuning:Finetuning",
+        "rotation": "visionlab.tasks.rotation:Rotation",
         "multitask": "visionlab.tasks.multitask:MultiTaskTraining",
         "proximal_matching": "visionlab.tasks.proximal_matching:ProximalMatching",
     },
@@ -27,6 +28,7 @@ EVALUATIONS = Registry(
     "evaluation",
     {
         "frozen_features": "visionlab.tasks.frozen_features:FrozenFeatures",
+        "rotation_errors": "visionlab.tasks.rotation:RotationErrors",
         "mask_pictures": "visionlab.tasks.pictures:MaskPictures",
     },
 )

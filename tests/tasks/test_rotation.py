@@ -1,0 +1,161 @@
+"""A folder of sequences through ``Trainer.predict``, from a config."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from visionlab import config as configs
+from visionlab.data.files import PathData
+from visionlab.rotation import so3
+from visionlab.rotation.camera import Camera
+from visionlab.rotation.sequences import VirtualCamera
+from visionlab.tasks.rotation import Rotation, RotationErrors
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+@pytest.fixture(scope="module")
+def sequences(tmp_path_factory) -> Path:
+    """Two recordings and one with stored flows (BUSS), 5 frames each."""
+    root = tmp_path_factory.mktemp("sequences")
+    rng = np.random.default_rng(7)
+    photo = cv2.resize(rng.integers(0, 255, (60, 80)).astype(np.uint8), (640, 480))
+    options = {"size": (160, 90), "focal": 140.0, "frames": 5, "peak_deg": 2.0}
+    for seed, name in enumerate(["b_first", "a_second"]):
+        VirtualCamera(photo, seed=seed, **options).write(root / name)
+    clip = VirtualCamera(photo, seed=5, **options)
+    (root / "flows").mkdir()
+    ys, xs = np.mgrid[:90, :160]
+    pixels = np.stack([xs, ys], -1).astype(float)
+    camera = Camera.from_focal(1655 * 160 / 1920, 160, 90)
+    for i, step in enumerate(clip.truth.steps):
+        moved = camera.project(camera.bearings(pixels) @ so3.exp(step))
+        np.save(root / "flows" / f"{i}.npy", (moved - pixels).astype(np.float32))
+    points = so3.quaternion_from_rotvec(so3.convert(clip.truth.steps, "buss"))
+    np.savetxt(root / "flows/rotations.csv", points, delimiter=",")
+    return root
+
+
+def run(config: dict, output: Path) -> list[dict]:
+    from visionlab.tasks import training
+
+    training.run({**config, "output": str(output)})
+    results = json.loads((output / "results.json").read_text())
+    return results[RotationErrors.title]
+
+
+def config(sequences: Path, **trainer) -> dict:
+    made = configs.read(
+        ROOT / "configs/rotation/folder.yaml",
+        [f"data.root={sequences}", "trainer.accelerator=cpu", "trainer.enable_progress_bar=false"],
+    )
+    made["trainer"] |= trainer
+    configs.check(made)
+    return made
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_a_folder_runs_from_a_config_and_is_judged(sequences, tmp_path) -> None:
+    rows = run(config(sequences), tmp_path / "run")
+    ours = {r["sequence"]: r for r in rows if r["method"] == "estimate"}
+    assert list(ours) == ["a_second", "b_first", "flows", "mean of 3"]
+    assert all(r["mean"] < 0.1 for r in ours.values())
+    assert {r["method"] for r in rows} == {"estimate", "zero", "least squares"}
+    assert (tmp_path / "run/a_second/rotation.csv").is_file()
+    assert ours["mean of 3"]["frames"] == 12
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_what_is_done_is_not_done_again(sequences, tmp_path) -> None:
+    first = run(config(sequences), tmp_path / "run")
+    marks = {p: p.stat().st_mtime_ns for p in (tmp_path / "run").rglob("rotation.csv")}
+    (tmp_path / "run/b_first/errors.json").unlink()
+    assert run(config(sequences), tmp_path / "run") == first
+    again = {p for p, mark in marks.items() if p.stat().st_mtime_ns != mark}
+    assert again == {tmp_path / "run/b_first/rotation.csv"}
+
+
+def test_a_plain_video_needs_a_camera(sequences, tmp_path) -> None:
+    task = Rotation()
+    task.output = tmp_path
+    item = {"path": str(sequences / "a_second/frames"), "name": "x", "index": 0}
+    with pytest.raises(ValueError, match="has no calibration; give task"):
+        task.predict_step(item, 0)
+    task.camera = Camera.from_focal(280.0, 320, 180)  # of twice the size
+    result = task.predict_step(item, 0)
+    assert (result["frames"], result["errors"]) == (5, [])
+
+
+def test_paths_are_sorted_and_named(sequences) -> None:
+    data = PathData(sequences)
+    assert [batch["name"] for batch in data.predict_dataloader()] == [
+        "a_second",
+        "b_first",
+        "flows",
+    ]
+    deep = PathData(sequences, pattern="*/frames")
+    assert deep.item(0)["name"] == "a_second__frames"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error", "message"),
+    [
+        ({"root": "none"}, FileNotFoundError, "no such folder: none"),
+        ({"root": ROOT, "pattern": "*.xyz"}, ValueError, r"matches '\*.xyz'"),
+    ],
+)
+def test_empty_folders_are_said(arguments, error, message) -> None:
+    with pytest.raises(error, match=message):
+        PathData(**arguments)
+
+
+@pytest.mark.parametrize("name", ["folder", "buss", "euroc", "kitti", "raft"])
+def test_configs_build_their_task(name, tmp_path) -> None:
+    weights = tmp_path / "w.pth"
+    weights.write_bytes(b"read at the first frame only")
+    override = [f"task.flow.weights={weights}"] if name == "raft" else []
+    made = configs.read(ROOT / f"configs/rotation/{name}.yaml", override)
+    task = configs.build(made["task"], key="task")
+    assert isinstance(task, Rotation)
+    estimator = task.estimator(Camera.from_fov(60, 480, 270))
+    assert len(estimator.voting_points) == 576
+    assert task.estimator.refine == ("joint" if name in ("buss", "kitti") else None)
+
+
+TWO_RANKS = """
+import sys, warnings
+warnings.simplefilter("ignore")
+from pathlib import Path
+from visionlab import config as configs
+from visionlab.tasks import training
+
+if __name__ == "__main__":
+    made = configs.read(sys.argv[1], [
+        f"data.root={sys.argv[2]}", f"output={sys.argv[3]}", "trainer.accelerator=cpu",
+        "trainer.enable_progress_bar=false", "trainer.devices=2", "trainer.strategy=ddp"])
+    training.run(made)
+"""
+
+
+@pytest.mark.slow
+def test_two_ranks_share_the_sequences(sequences, tmp_path) -> None:
+    script = tmp_path / "two.py"
+    script.write_text(TWO_RANKS)
+    output = tmp_path / "run"
+    done = subprocess.run(
+        [sys.executable, script, ROOT / "configs/rotation/folder.yaml", sequences, output],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=250,
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    found = sorted(p.parent.name for p in output.glob("*/errors.json"))
+    assert found == ["a_second", "b_first", "flows"]
+    table = json.loads((output / "results.json").read_text())[RotationErrors.title]
+    assert len([r for r in table if r["method"] == "zero"]) == 4
