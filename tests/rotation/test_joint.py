@@ -7,7 +7,7 @@ from visionlab.rotation import joint_numba as kernels
 from visionlab.rotation import so3
 from visionlab.rotation.estimator import RotationEstimator
 from visionlab.rotation.inputs import PixelGrid
-from visionlab.rotation.joint import fibonacci_sphere
+from visionlab.rotation.joint import fibonacci_sphere, regional_gain
 from visionlab.rotation.scenes import make_scene
 
 
@@ -143,3 +143,14 @@ def test_a_prior_heading_is_one_more_start():
     first = estimator(scene.flow)
     again = estimator(scene.flow, prior=first)
     assert so3.angle_between(first.rotvec, again.rotvec) < 1e-3
+
+
+def test_one_mover_does_not_carry_the_gate():
+    plane = np.random.default_rng(0).uniform(-1, 1, (2, 4000))
+    everywhere = np.full(4000, 0.05)
+    assert regional_gain(plane, everywhere) == pytest.approx(0.05)
+    mover = np.where(
+        (np.abs(plane) < 0.2).all(0), 5.0, -0.001
+    )  # large gain in four of forty regions
+    assert mover.mean() > 0.1
+    assert regional_gain(plane, mover) < 0

@@ -62,7 +62,7 @@ class RotationEstimate:
     joint: bool = False
     """Whether rotation and heading were refined together (the gate accepted parallax)."""
     gate: tuple[float, float] | None = None
-    """Gain in mean log-likelihood of the joint model, over all and over rotation's own inliers."""
+    """Gain in mean log-likelihood of the joint model, over all and over regions (`joint`)."""
     heading: Array | None = None
     """(3,) unit direction of the camera's motion, axes of frame i+1, if parallax was accepted."""
     parallax: float = 0.0

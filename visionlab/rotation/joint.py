@@ -13,7 +13,15 @@ an outlier (heavy tails). EM for the mixture and Gauss-Newton for rotation and h
 1. Start at the vote's mode, unrefined, from many headings spread over the sphere.
 2. The noise s is a schedule down to .8 of the measured noise, never re-estimated on the way.
 3. Gate: parallax is accepted if the points gain in likelihood over rotation alone on average, *and*
-   those that rotation explains gain too. A mover taken for near structure makes the latter worse.
+   those that rotation explains gain too, in the mean over image regions without the tenth that
+   gains most. A mover taken for near structure makes static points worse, and however many vectors
+   it has, it is one coincidence in few regions; parallax is everywhere. (Before regions: S1 96 % of
+   flows under .1 degree, with them 98 %; on parallax-free clips nothing is lost any more.)
+
+Where nothing is far, sideways motion and rotation look alike up to second order, and the prior's
+mode at rho = 0 turns parallax into rotation. A free minimum of rho as a sixth parameter was tried:
+in three-plane rooms it took S3 from .250 to .238 degree only, even started at the truth. The
+likelihood does not hold the answer there; other sensors do.
 """
 
 from functools import cache
@@ -30,7 +38,9 @@ HEADINGS = 16
 KEEP = (5, 3)  # solutions kept after the first and the second round of starts
 NOISE_FACTOR = 0.8
 NOISE_BOUNDS = (0.15, 0.6)  # px
-GATE_ALL, GATE_STATIC = 0.02, 0.01  # mean gain in log-likelihood per point
+GATE_ALL, GATE_STATIC = 0.02, 0.0  # mean gain in log-likelihood per point
+REGIONS = (8, 5)  # across and down the image
+REGIONS_LEFT_OUT = 0.1  # share of the regions, those of the highest gain
 
 
 class JointFit(NamedTuple):
@@ -38,7 +48,7 @@ class JointFit(NamedTuple):
 
     accepted: bool
     gate: tuple[float, float]
-    """Gain in mean log-likelihood over all points, and over those that rotation explains."""
+    """Gain in mean log-likelihood over all points, and over the trimmed regions (step 3)."""
     rotvec: Array
     heading: Array
     """(3,) unit direction of the camera's motion, axes of frame i+1."""
@@ -141,4 +151,16 @@ def _gate(
     own = kernels.fit_rotation_mixture(rows, rival, s1, alone)
     gain = rows[5] * np.log(total / alone[0])
     explained = alone[1] < 9 * own * own
-    return float(gain.mean()), float(gain[explained].sum() / count)
+    return float(gain.mean()), regional_gain(rows[:2], gain * explained)
+
+
+def regional_gain(plane: Array, gain: Array) -> float:
+    """Mean over image regions of their mean gain, without the regions that gain most."""
+    low, high = plane.min(1, keepdims=True), plane.max(1, keepdims=True)
+    size = np.array(REGIONS)[:, None]
+    place = (size * (plane - low) / np.maximum(high - low, 1e-12)).astype(int).clip(0, size - 1)
+    region = place[0] * REGIONS[1] + place[1]
+    counts = np.bincount(region)
+    means = np.bincount(region, gain)[counts > 0] / counts[counts > 0]
+    kept = len(means) - int(REGIONS_LEFT_OUT * len(means))
+    return float(np.sort(means)[:kept].mean())

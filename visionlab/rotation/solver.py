@@ -85,8 +85,6 @@ class Solver:
                 break
         best = tried[-1] if tried[-1].trusted else max(tried, key=_evidence)
         second = self._second(best, votes, dense, centre, backend)
-        if second is not None and second.inlier_ratio > verdict.SWAP_RATIO * best.inlier_ratio:
-            best, second = second, best
         estimate = self._judge(best, second, dense)
         if self.refine != "joint" or best.refined is None:
             return estimate
