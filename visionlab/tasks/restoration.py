@@ -193,8 +193,8 @@ def add_arguments(parser: ArgumentParser) -> None:
                         help="noise levels to try of a network trained over a range")  # fmt: skip
     parser.add_argument("--iterations", type=int, default=100,
                         help="most iterations to choose from (default 100)")  # fmt: skip
-    parser.add_argument("--long", type=int, default=0,
-                        help="also run so many iterations and draw the PSNR along them")  # fmt: skip
+    parser.add_argument("--long", type=int, default=0, metavar="N",
+                        help="also run N iterations and draw the PSNR along them")  # fmt: skip
     parser.add_argument("--seed", type=int, default=0, help="of crops and noise (default 0)")
     parser.add_argument("--device", default="cpu", help="cpu or cuda (default cpu)")
     parser.add_argument("--output", type=Path,
