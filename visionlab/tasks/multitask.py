@@ -4,7 +4,9 @@ A step holds picks, one batch of one task each (`visionlab.data.mixture`). Each 
 forward and backward by itself, so that one graph is alive at a time; gradients add up and the
 optimiser moves once. With several ranks a pick's loss is its sum over all ranks by the count over
 all ranks, so that the step is that of one process with the same global batch; a parameter that no
-rank used keeps no gradient and does not move (AdamW would decay it and follow old momentum).
+rank used keeps no gradient and does not move (AdamW would decay it and follow old momentum). One
+term differs where picks are dealt to ranks: the information between tasks and experts then sees
+the live rows of all their tasks, in one process that of the pick at hand and the running table.
 """
 
 import logging
