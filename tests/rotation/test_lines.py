@@ -3,6 +3,7 @@ import pytest
 
 from visionlab.rotation import so3
 from visionlab.rotation.lines import Grid, gibbs_from_rotvec, lines_from_plane, rotvec_from_gibbs
+from visionlab.rotation.lines_numba import lines_from_rows
 
 RNG = np.random.default_rng(1)
 
@@ -61,3 +62,15 @@ def test_unusable_rays_are_nan_lines():
     plane0 = np.array([[np.nan, 0.0], [5.0, 0.0], [0.1, 0.2]])
     out = lines_from_plane(plane0, plane0, grid=Grid(1e-3, 141))
     assert np.isnan(out).all(-1).tolist() == [True, True, False]
+
+
+@pytest.mark.parametrize("geometry", ["exact", "linear"])
+def test_numba_twin_is_bit_equal(geometry):
+    plane0 = RNG.normal(0, 1.5, (5000, 2))
+    plane1 = plane0 + RNG.normal(0, 0.05, (5000, 2))
+    plane0[::50], plane1[7::50] = np.nan, np.inf
+    for grid in (Grid(1e-3, 141), Grid(0.0123, 33)):
+        slow = lines_from_plane(plane0, plane1, grid=grid, geometry=geometry)
+        rows = np.ascontiguousarray(np.concatenate([plane0.T, plane1.T]))
+        fast = lines_from_rows(rows, grid.bin_size, float(grid.half), geometry == "exact")
+        np.testing.assert_array_equal(fast, slow)

@@ -114,8 +114,10 @@ class Solver:
         backend: str,
     ) -> Candidate:
         """Vote in one range around ``centre``, then refine on the dense vectors."""
-        plane1 = votes.rows[2:4].T if centre is None else turn(votes.rows[2:4], centre).T
-        lines = lines_from_plane(votes.rows[:2].T, plane1, grid=grid, geometry=self.geometry)
+        rows = votes.rows
+        if centre is not None:
+            rows = np.concatenate([rows[:2], turn(rows[2:4], centre)])
+        lines = voting_lines(rows, grid, self.geometry, backend)
         weights = quantise_weights(votes.rows[5]) if votes.weighted else None
         cell, count = cast_votes(lines, weights, grid.bins, self.search, backend)
         if count == 0:
@@ -256,6 +258,16 @@ def turn(plane1: Array, rotvec: Array) -> Array:
     moved = so3.exp(rotvec) @ np.stack([plane1[0], plane1[1], np.ones(plane1.shape[1])])
     with np.errstate(all="ignore"):
         return np.where(moved[2] > 0, moved[:2] / moved[2], np.nan)
+
+
+def voting_lines(rows: Array, grid: Grid, geometry: Geometry, backend: str) -> Array:
+    """Lines (N, 4) of rows x, y, u, v; by NumPy, or by its bit-equal numba twin."""
+    if backend == "numpy":
+        return lines_from_plane(rows[:2].T, rows[2:4].T, grid=grid, geometry=geometry)
+    from visionlab.rotation.lines_numba import lines_from_rows
+
+    lines: Array = lines_from_rows(rows, grid.bin_size, float(grid.half), geometry == "exact")
+    return lines
 
 
 def cast_votes(
