@@ -17,8 +17,13 @@ def make() -> MoEVisionTransformer:
     torch.manual_seed(0)
     vit = timm.create_model(
         "vit_tiny_patch16_224",
-        img_size=16, patch_size=8, embed_dim=32, depth=2, num_heads=2,
-        num_classes=0, global_pool="",
+        img_size=16,
+        patch_size=8,
+        embed_dim=32,
+        depth=2,
+        num_heads=2,
+        num_classes=0,
+        global_pool="",
     )
     return insert_moe(vit, num_experts=4, top_k=2, tasks=("cls", "seg"), attention=True)
 

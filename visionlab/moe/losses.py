@@ -101,6 +101,7 @@ class MutualInformation(nn.Module):
     mean: Tensor
     mass: Tensor
     prior: Tensor
+    sizes: Tensor
     pending: Tensor
     pending_tokens: Tensor
 
@@ -120,6 +121,8 @@ class MutualInformation(nn.Module):
         self.register_buffer("mean", torch.zeros(shape))
         self.register_buffer("mass", torch.zeros(len(self.tasks)))
         self.register_buffer("prior", _prior(self.tasks, prior), persistent=False)
+        sizes = torch.tensor(self.experts, dtype=torch.float32)
+        self.register_buffer("sizes", sizes, persistent=False)
         self.register_buffer("pending", torch.zeros(shape), persistent=False)
         self.register_buffer("pending_tokens", torch.zeros(len(self.tasks)), persistent=False)
 
@@ -187,7 +190,7 @@ class MutualInformation(nn.Module):
         prior = prior / prior.sum().clamp(min=_TINY)
         soft = mutual_information(self.table(), prior)
         entropy = -torch.special.xlogy(prior, prior).sum()
-        ceiling = torch.minimum(entropy, soft.new_tensor(self.experts).log())
+        ceiling = torch.minimum(entropy, self.sizes.log())
         return {"soft": soft, "normalised": soft / ceiling.clamp(min=_TINY)}
 
     def _local(self, forwards: Sequence[Sequence[Routing]]) -> tuple[Tensor, Tensor]:
@@ -210,7 +213,8 @@ class MutualInformation(nn.Module):
                 nn.functional.pad(r.probability_sum().to(sums.dtype), (0, width - r.num_experts))
                 for r in routings
             ]
-            place = nn.functional.one_hot(torch.tensor(t), len(self.tasks)).to(sums)
+            place = torch.zeros_like(tokens)
+            place[t] = 1  # filled on the device: nothing is copied or read back
             sums = sums + torch.stack(rows)[:, None] * place[:, None]
             tokens = tokens + routings[0].tokens().detach() * place
         return sums, tokens
@@ -315,7 +319,7 @@ class RoutingLoss(nn.Module):
     def _mixture_balance(self, r: Rows) -> Tensor:
         """E * sum_e Q(e)^2 - 1 with d/dQ_t(e) = 2 E P(t) Q(e), linear in the live rows."""
         mixture = (r.prior[:, None] * r.rows).sum(-2)
-        experts = mixture.new_tensor(self.table.experts)
+        experts = self.table.sizes
         slope = 2 * experts[:, None, None] * mixture[:, None, :]
         linear = (r.prior[:, None] * r.live * slope).sum((-2, -1)).mean()
         return _with_value(linear, (experts * mixture.square().sum(-1) - 1).mean())

@@ -226,8 +226,10 @@ def route(
 ) -> Routed:
     """Choose experts for tokens (N, D) with a router weight (C, D)."""
     (n, dim), columns, device = x.shape, weight.shape[0], x.device
-    programs, rows = max(cdiv(n, TOKENS), 1), n * top_k
-    ep, tiles = power_of_2(num_experts + 1, 16), cdiv(rows, TILE) + num_experts
+    cp, ep = power_of_2(columns, 16), power_of_2(num_experts + 1, 16)
+    block = max(16, min(TOKENS, TOKENS * 32 // max(cp, ep)))  # many experts: fewer tokens at once
+    programs, rows = max(cdiv(n, block), 1), n * top_k
+    tiles = cdiv(rows, TILE) + num_experts
 
     def empty(*shape: int, dtype: torch.dtype = torch.int32) -> Tensor:
         return torch.empty(shape, device=device, dtype=dtype)
@@ -255,9 +257,9 @@ def route(
         num_experts,
         K=top_k,
         KP=power_of_2(top_k, 2),
-        CP=power_of_2(columns, 16),
+        CP=cp,
         EP=ep,
-        BT=TOKENS,
+        BT=block,
         BD=chunk(dim, 64),
         NORMALIZE=normalize,
         SPLIT=x.dtype == torch.bfloat16,
@@ -271,7 +273,7 @@ def route(
         *(n, programs, num_experts),
         K=top_k,
         EP=ep,
-        BT=TOKENS,
+        BT=block,
         num_warps=4,
     )
     _map_tiles[(cdiv(tiles, 128),)](
