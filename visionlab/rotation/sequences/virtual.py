@@ -114,7 +114,7 @@ class VirtualCamera:
         self._source = source
         self._noise = noise
         self._seed = seed
-        first = next(self._pictures())
+        first = next(self._pictures(colour=True))
         self._eye = Camera.from_fov(source_fov, first.shape[1], first.shape[0])
         rng = np.random.default_rng([seed, 0])
         wish = smooth_rotations(frames, rng=rng, fps=fps, peak_deg=peak_deg)
@@ -240,11 +240,11 @@ def _matrix(camera: Camera) -> Array:
 
 
 def _billboards(picture: Image, count: int, *, rng: np.random.Generator) -> tuple[Billboard, ...]:
-    """Patches of 10-25 % of the width and 30-60 % of the height that move 1-6 px a frame."""
+    """Patches of 8-20 % of the width and 25-50 % of the height that move 1-6 px a frame."""
     height, width = picture.shape[:2]
     boards = []
     for _ in range(count):
-        w, h = int(width * rng.uniform(0.10, 0.25)), int(height * rng.uniform(0.3, 0.6))
+        w, h = int(width * rng.uniform(0.08, 0.20)), int(height * rng.uniform(0.25, 0.5))
         x, y = rng.integers(0, width - w), rng.integers(0, height - h)
         texture = picture[y : y + h, x : x + w, ...].copy()
         angle, speed = rng.uniform(0, 2 * np.pi), rng.uniform(1, 6)
