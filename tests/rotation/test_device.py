@@ -114,6 +114,24 @@ def test_distorted_cameras():
     assert_same(estimates, [estimator(flow) for flow in flows])
 
 
+def test_the_estimator_sends_batches_to_the_gpu(monkeypatch):
+    camera, flows = flows_of("S0", "S1")
+    estimator = RotationEstimator(camera)
+    expected = estimator.batch(flows)
+    seen = []
+    batch = device.estimate_batch
+
+    def spy(*arguments, **options):
+        seen.append(options)
+        return batch(*arguments, **options)
+
+    monkeypatch.setattr(device, "estimate_batch", spy)
+    monkeypatch.setattr(type(estimator.solver), "_backend", lambda solver, on_gpu: "cuda")
+    estimates = estimator.batch(torch.from_numpy(flows), priors=[None, None])
+    assert seen == [{"weights": None, "priors": [None, None]}]
+    assert_same(estimates, expected)
+
+
 def test_chunks_change_nothing(monkeypatch):
     camera, flows = flows_of("S0", "S1", "S0")
     estimator = RotationEstimator(camera)

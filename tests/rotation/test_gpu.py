@@ -85,6 +85,19 @@ def test_1000_flows_are_refined_within_a_hundred_thousandth():
                 assert estimate.votes == expected.votes
 
 
+def test_estimator_batches_run_on_the_gpu():
+    chosen = [make_scene("S1", index=i, seed=5) for i in range(4)]
+    flows = np.stack([scene.flow for scene in chosen])
+    expected = RotationEstimator(chosen[0].camera).batch(flows)
+    for backend, given in (("auto", torch.from_numpy(flows).cuda()), ("cuda", flows)):
+        estimator = RotationEstimator(chosen[0].camera, backend=backend)
+        for one, other in zip(estimator.batch(given), expected):
+            assert so3.angle_between(one.rotvec, other.rotvec) < 1e-5
+            assert (one.votes, one.status) == (other.votes, other.status)
+        single = estimator(given[0])
+        assert (single.votes, single.status) == (expected[0].votes, expected[0].status)
+
+
 @pytest.mark.parametrize(("bins", "count"), [(1, 5), (37, 576), (141, 129_600), (321, 3000)])
 def test_grids_of_all_sizes(bins, count):
     frames = 2 if count > 10_000 else 5

@@ -15,7 +15,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from visionlab.rotation import batched, refinement, so3, verdict
+from visionlab.rotation import batched, refinement, verdict
 from visionlab.rotation.estimate import RotationEstimate
 from visionlab.rotation.inputs import Correspondences, PixelGrid, check_flow
 from visionlab.rotation.refinement import Refined
@@ -63,7 +63,7 @@ class Evidence(NamedTuple):
 
 def estimate_batch(
     estimator: "RotationEstimator",
-    flows: Tensor,
+    flows: Any,
     masks: Any = None,
     *,
     weights: Any = None,
@@ -73,7 +73,8 @@ def estimate_batch(
 
     Args:
         estimator: its settings are used; what the device cannot settle goes through it.
-        flows: (B, H, W, 2) px, floating point, on any device.
+        flows: (B, H, W, 2) px, floating point; from the host they go to the current GPU where the
+            estimator's backend is ``cuda``.
         masks: (B, H, W), nonzero marks the vectors to use.
         weights: (B, H, W) confidences >= 0.
         priors: a prior or None for each frame.
@@ -82,6 +83,9 @@ def estimate_batch(
         TypeError: flow that is not floating point.
         ValueError: wrong shape or size, NaN or inf in use, nothing left by mask or weights.
     """
+    flows = torch.as_tensor(flows)
+    if estimator.solver.backend == "cuda":
+        flows = flows.cuda()
     selections = [None if s is None else torch.as_tensor(s) for s in (masks, weights)]
     estimates: list[RotationEstimate] = []
     for first in range(0, len(flows), CHUNK):
@@ -221,20 +225,20 @@ def _candidates(solver: Solver, evidence: Evidence, dense: Vectors) -> list[Cand
 
 
 def _second_looks(
-    solver: Solver, votes: Vectors, dense: Vectors, look: Evidence, firsts: list[Candidate]
+    solver: Solver, votes: Vectors, look: Evidence, firsts: list[Candidate]
 ) -> list[Candidate | None]:
     """`Solver._second` for all frames: rotations of what the first leaves unexplained."""
     if not solver.second_look or look.refined is None:
         return [None] * len(firsts)
     error = batched.residuals(batched.exp(look.refined.rotvec), votes.rows)
     unexplained = error.square().sum(1) > look.refined.reach()[:, None].square()
-    again = _find(solver, votes, dense, votes.used & unexplained)
+    again = _find(solver, votes, votes, votes.used & unexplained)
     distant = verdict.DISTANT_BINS * solver.ranges[0][1].bin_size
     seconds: list[Candidate | None] = []
-    others = _candidates(solver, again, dense)
+    others = _candidates(solver, again, votes)
     for first, other, voters in zip(firsts, others, again.voters.tolist()):
         clear = first.inlier_ratio > verdict.CLEAR_SHARE or voters < verdict.MIN_VECTORS
-        apart = float(so3.angle_between(other.rotvec, first.rotvec))
+        apart = np.abs(other.rotvec - first.rotvec).max()
         seconds.append(other if not clear and apart > distant else None)
     return seconds
 
@@ -243,15 +247,13 @@ def _settle(solver: Solver, votes: Vectors, dense: Vectors) -> list[RotationEsti
     """Estimates of the frames for which the asked range holds the answer, None for the others."""
     look = _find(solver, votes, dense, votes.used)
     firsts = _candidates(solver, look, dense)
-    seconds = _second_looks(solver, votes, dense, look, firsts)
+    seconds = _second_looks(solver, votes, look, firsts)
     used, duplicates = dense.used.cpu().numpy(), dense.still().tolist()
     settled: list[RotationEstimate | None] = []
     for first, second, used_here, duplicate in zip(firsts, seconds, used, duplicates):
         if duplicate or not first.trusted:
             settled.append(None)
             continue
-        if second is not None and (second.inlier_ratio > verdict.SWAP_RATIO * first.inlier_ratio):
-            first, second = second, first
         vectors = Correspondences(np.empty((6, 0)), dense.points[used_here], dense.weighted)
         settled.append(solver._judge(first, second, vectors))
     return settled

@@ -190,7 +190,8 @@ class RotationEstimator:
     ) -> list[RotationEstimate]:
         """Estimate every frame of flows (B, H, W, 2), frames in parallel over ``num_threads``.
 
-        Equal to one call per frame, bit for bit.
+        Equal to one call per frame, bit for bit. On a GPU the batch stays there and runs as one;
+        its votes are bit-equal too, its rotations up to rounding.
 
         Raises:
             ValueError: flows that are not a batch, masks, weights or priors of another length.
@@ -203,6 +204,11 @@ class RotationEstimator:
         for name, given in (("masks", masks), ("weights", weights), ("priors", priors)):
             if given is not None and len(given) != count:
                 raise ValueError(f"{count} flows but {len(given)} {name}; give one per flow")
+        on_gpu = getattr(getattr(flows, "device", None), "type", "cpu") == "cuda"
+        if self.solver._backend(on_gpu) == "cuda":
+            from visionlab.rotation.device import estimate_batch
+
+            return estimate_batch(self, flows, masks, weights=weights, priors=priors)
 
         def one(i: int) -> RotationEstimate:
             return self(
