@@ -160,7 +160,7 @@ def adapt(
     model: MultiTaskModel, data: TaskMixture, recipe: Recipe, *, steps: int, seed: int
 ) -> None:
     """Train what is not frozen on ``data``, in place."""
-    task = MultiTaskTraining(model, recipe, gradient_clip=1.0)
+    task = MultiTaskTraining(model.train(), recipe, gradient_clip=1.0)
     task.seed = seed
     trainer = L.Trainer(
         max_steps=steps,
