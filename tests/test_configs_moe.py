@@ -1,4 +1,4 @@
-"""Every multi-task config builds small: model with two blocks, heads that run, transforms, weights."""
+"""Every multi-task config builds small: a model of two blocks, its heads, its transforms."""
 
 import copy
 from pathlib import Path
@@ -29,7 +29,7 @@ def test_model_builds_and_every_head_runs(name):
     assert task.model.tasks == list(node["data"]["datasets"])
     with torch.no_grad():
         for name_, data in node["data"]["datasets"].items():
-            size = min(data["image_size"], 128)
+            size = min(data["image_size"], 64)
             size = size if task.model.routed else data["image_size"]
             task.model.predict(torch.randn(1, 3, size, size), task=name_)
 
@@ -81,7 +81,7 @@ def sample_for(data: dict) -> dict:
 
 
 def test_counterparts_have_equal_backbone_flops_and_samples():
-    """The comparison of the README: k experts of width dense / k, the same batches for each task."""
+    """What the README compares: k experts of width dense / k, the same batches of each task."""
     routed, dense = (configs.read(FOLDER / f"items_{n}.yaml") for n in ("in_the_wild", "dense"))
     backbone = routed["task"]["model"]["backbone"]
     inner = backbone["backbone"]
