@@ -22,6 +22,7 @@ from visionlab.rotation.baselines import published, published_points
 from visionlab.rotation.estimator import RotationEstimator
 from visionlab.rotation.lines import Grid, lines_from_plane
 from visionlab.rotation.scenes import SCENARIOS, Scene, make_scene
+from visionlab.rotation.solver import voting_lines
 from visionlab.rotation.voting import vote
 
 PAPER = Grid.for_range(1e-3, 0.07, "linear")
@@ -50,8 +51,10 @@ def sampled(scene: Scene, step: int) -> tuple[Any, Any]:
 def fast_vote(scene: Scene, start: Any, end: Any) -> Any:
     """Our vote by the published rule, line set-up included."""
     camera = scene.camera
-    plane0, plane1 = camera.normalise(start), camera.normalise(end)
-    lines = lines_from_plane(plane0, plane1, grid=PAPER, geometry="linear")
+    rows = np.ascontiguousarray(
+        np.concatenate([camera.normalise(start), camera.normalise(end)], 1).T
+    )
+    lines = voting_lines(rows, PAPER, "linear", "numba")
     return vote(lines, bins=PAPER.bins, search="full")
 
 

@@ -152,7 +152,7 @@ class Solver:
         centre: Array | None,
         backend: str,
     ) -> Candidate | None:
-        """The best rotation among the vectors that the first does not explain, if any."""
+        """The best rotation among the votes that the first does not explain, if any."""
         if not self.second_look or best.refined is None:
             return None
         if best.inlier_ratio > verdict.CLEAR_SHARE:
@@ -165,7 +165,7 @@ class Solver:
             np.ascontiguousarray(votes.rows[:, rest]), votes.points[rest], votes.weighted
         )
         second = self._candidate(others, dense, best.grid, best.max_angle, centre, backend)
-        apart = float(so3.angle_between(second.rotvec, best.rotvec))
+        apart = np.abs(second.rotvec - best.rotvec).max()
         # nearer than that it is the halo of near points around the same answer
         return second if apart > verdict.DISTANT_BINS * best.grid.bin_size else None
 
