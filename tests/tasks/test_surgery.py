@@ -89,6 +89,7 @@ def test_surgery_prunes_extends_and_reports(trained, tmp_path, capsys):
     trained_parameters = [r["trained parameters"] for r in ways.values()]
     assert trained_parameters == sorted(trained_parameters)
     assert "New task" in printed
+    assert (trained.parent / "experts.png").stat().st_size > 1000
 
     model = visionlab.load(tmp_path / "pruned" / "a.pt")
     assert list(model.heads) == ["a"]

@@ -27,6 +27,7 @@ OPTIMIZERS = Registry(
 EVALUATIONS = Registry(
     "evaluation",
     {
+        "task_table": "visionlab.tasks.multitask_evaluation:TaskTable",
         "frozen_features": "visionlab.tasks.frozen_features:FrozenFeatures",
         "rotation_errors": "visionlab.tasks.rotation:RotationErrors",
         "mask_pictures": "visionlab.tasks.pictures:MaskPictures",

@@ -30,6 +30,7 @@ from visionlab.moe.surgery import (
     freeze_except,
     prune_to_task,
 )
+from visionlab.plots.experts import plot_usage
 from visionlab.tasks.multitask import MultiTaskTraining
 from visionlab.tasks.multitask_evaluation import evaluate_task, load_multitask, prepared
 from visionlab.tasks.optimizers import Recipe
@@ -213,7 +214,7 @@ def add_arguments(parser: ArgumentParser) -> None:
 
 
 def run(args: Namespace) -> None:
-    """Print the tables and write ``surgery.json`` beside the checkpoint."""
+    """Print the tables; write ``surgery.json`` and the heat map ``experts.png`` beside it."""
     task, data = load_multitask(args.checkpoint)
     model: MultiTaskModel = task.model
     if not model.routed:
@@ -236,6 +237,7 @@ def run(args: Namespace) -> None:
         )
     for title, rows in tables.items():
         print(f"\n{format_table(rows, title)}")
+    plot_usage(found, args.checkpoint.parent / "experts.png")
     report = {**tables, "usage": found.as_dict()}
     checkpoint.write_text(json.dumps(report, indent=2), args.checkpoint.parent / "surgery.json")
     if args.save is not None:
