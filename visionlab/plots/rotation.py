@@ -77,7 +77,7 @@ def plot_errors(errors: Mapping[str, ArrayLike]) -> "Figure":
 
 
 def plot_votes(
-    lines: ArrayLike, *, bins: int, bin_size: float, cell: int, reach: int = 12
+    lines: ArrayLike, *, bins: int, bin_size: float, cell: int, reach: int = 12, title: str = ""
 ) -> "Figure":
     """Votes around the winning cell: the three slices through it, counted anew from the lines.
 
@@ -87,6 +87,7 @@ def plot_votes(
         bin_size: rad.
         cell: flat index of the winner.
         reach: cells shown on either side.
+        title: e.g. which frame it is.
     """
     from matplotlib.colors import PowerNorm
     from matplotlib.figure import Figure
@@ -111,6 +112,7 @@ def plot_votes(
         panel.set(ylabel=f"rotation about {'xyz'[up]}, deg")
         panel.set_title(f"slice at {'xyz'[third]} = {centre[third]:.2f} deg", fontsize=10)
     panels[0].legend(loc="lower left", fontsize=8)
+    figure.suptitle(title, fontsize=11)
     figure.colorbar(image, ax=list(panels), label="votes per cell (square-root scale)")
     return figure
 

@@ -257,7 +257,9 @@ def _votes(trajectory: Trajectory, tracker: RotationTracker, source: Any) -> Any
     plane = [camera.normalise(points) for points in tracks]
     lines = lines_from_plane(*plane, grid=grid)
     winner = vote(lines, bins=grid.bins)
-    return plots.plot_votes(lines, bins=grid.bins, bin_size=grid.bin_size, cell=int(winner.cell))
+    title = f"frame {first} to {first + 1} of {Path(source.name).name}"
+    cell = int(winner.cell)
+    return plots.plot_votes(lines, bins=grid.bins, bin_size=grid.bin_size, cell=cell, title=title)
 
 
 def _stabilise(

@@ -129,7 +129,8 @@ class VideoFile:
         declared = get(cv2.CAP_PROP_FPS)
         self._given_fps = fps
         self.fps = fps or (declared if 0 < declared < 1000 else _DEFAULT_FPS)
-        self.declared = max(int(get(cv2.CAP_PROP_FRAME_COUNT)), 0)
+        frames = get(cv2.CAP_PROP_FRAME_COUNT)  # nonsense where the container does not say
+        self.declared = int(frames) if 0 < frames < 1e9 else 0
         self.stop = stop
         self.count: int | None = min(self.declared, stop or self.declared) or None
         self._next = 0
