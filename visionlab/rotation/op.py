@@ -88,8 +88,9 @@ def hough_vote(
         weights = weights.contiguous()
     if not 0 < bins <= MAX_BINS:
         raise ValueError(f"bins per axis must lie in 1..{MAX_BINS}, got {bins}")
-    result = registered_ops()[VOTE](lines.detach().contiguous(), weights, bins)
-    return TensorWinner(result[:, 0], result[:, 1])
+    lines = lines.detach() if lines.requires_grad else lines
+    result = registered_ops()[VOTE](lines.contiguous(), weights, bins)
+    return TensorWinner(*result.unbind(1))
 
 
 def so3_refine(
