@@ -57,3 +57,19 @@ def test_equal_keys_give_equal_samples():
         with keyed_randomness(3, 5):
             results.append(jitter_crop(16)(detection([[10.0, 5, 50, 25]]))["boxes"].tolist())
     assert results[0] == results[1]
+
+
+def test_instance_masks_go_with_their_boxes():
+    sample = detection([[0.0, 0, 6, 6], [40.0, 10, 60, 30]])
+    masks = torch.zeros(2, 30, 60, dtype=torch.uint8)
+    masks[0, :6, :6] = masks[1, 10:30, 40:60] = 1
+    sample["masks"] = tv_tensors.Mask(masks)
+    for seed in range(10):
+        with keyed_randomness(seed):
+            moved = jitter_crop(24, scale=(0.6, 1.5))(sample)
+        assert len(moved["masks"]) == len(moved["boxes"])
+        assert moved["masks"].max() <= 1
+        for mask, box in zip(moved["masks"], moved["boxes"].tolist()):
+            rows, columns = torch.nonzero(mask, as_tuple=True)
+            extent = [columns.min(), rows.min(), columns.max() + 1, rows.max() + 1]
+            assert all(abs(int(e) - b) <= 1.5 for e, b in zip(extent, box))

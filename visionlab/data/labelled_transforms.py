@@ -16,8 +16,6 @@ def jitter_crop(
 ) -> v2.Transform:
     """Large-scale jitter, a crop of one size, flip (Ghiasi et al., arXiv 2012.07177).
 
-    Instance masks must not meet padding value 255: for them use `fit_inside`.
-
     Args:
         size: side of the crop in px.
         scale: range of the random resize against the size that fits.
@@ -59,4 +57,7 @@ class _DropTinyBoxes(v2.Transform):
         )
 
     def forward(self, sample: dict) -> dict:  # type: ignore[override]
+        if "masks" in sample:  # padding is no part of an instance
+            inside = sample["masks"] * (sample["masks"] != IGNORE)
+            sample = {**sample, "masks": tv_tensors.Mask(inside)}
         return self._sanitize(sample) if "boxes" in sample else sample
