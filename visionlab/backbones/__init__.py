@@ -49,6 +49,7 @@ BACKBONES = BackboneRegistry(
         "vit": "visionlab.backbones.vit:vit",
         "convex_conv": "visionlab.backbones.convex:ConvexConv",
         "convex_mlp": "visionlab.backbones.convex:ConvexMLP",
+        "official_lpn": "visionlab.proximal.compat:OfficialPotential",
         "moe_vit": "visionlab.backbones.moe_vit:MoEViT",
         "moe_vit_tiny": "visionlab.backbones.moe_vit:MoEViTTiny",
         "moe_vit_small": "visionlab.backbones.moe_vit:MoEViTSmall",

@@ -12,6 +12,9 @@ from visionlab.registry import Registry, lazy_exports
 if TYPE_CHECKING:
     from visionlab.proximal.certificate import Certificate as Certificate
     from visionlab.proximal.certificate import certify as certify
+    from visionlab.proximal.compat import load_official as load_official
+    from visionlab.proximal.curves import PriorCurve as PriorCurve
+    from visionlab.proximal.curves import prior_curve as prior_curve
     from visionlab.proximal.guarantees import Guarantee as Guarantee
     from visionlab.proximal.guarantees import GuaranteeWarning as GuaranteeWarning
     from visionlab.proximal.guarantees import default_weight as default_weight
@@ -44,6 +47,9 @@ _EXPORTS = {
     "invert": "inversion",
     "Inversion": "inversion",
     "certify": "certificate",
+    "prior_curve": "curves",
+    "PriorCurve": "curves",
+    "load_official": "compat",
     "Certificate": "certificate",
     "ProximalMap": "network",
     "ProximalNetwork": "network",
