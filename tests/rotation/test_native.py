@@ -214,10 +214,26 @@ native.LIBRARY = Path(sys.argv[1]) if len(sys.argv) > 1 else Path({library!r})
 import torch
 from visionlab.rotation import op
 lines = torch.rand(3, 50, 4, dtype=torch.float64) * 5
+rows, start = torch.rand(2, 6, 9).double(), torch.zeros(2, 3).double()
+cuda = torch._C.DispatchKey.CUDA
+
+
+def refusal(name, *arguments):  # the compiled kernels themselves, called past the dispatcher
+    try:
+        op.registered_ops()[name]._op_dk(cuda, *arguments)
+    except RuntimeError as error:
+        return str(error).split(": ", 1)[1]
+
+
+calls = {{op.VOTE: (lines, None, 5), op.REFINE: (rows, None, start, 1.0, 0.0)}}
+refusals = None
+if native.load_prebuilt().usable:
+    refusals = [refusal(name, *arguments) for name, arguments in calls.items()]
 print(json.dumps({{
     "attempt": list(native.load_prebuilt()),
     "schemas": [str(one._schema) for one in op.registered_ops().values()],
     "dump": {{name: torch._C._dispatch_dump(name) for name in op.SCHEMAS}},
+    "refusals": refusals,
     "votes": op.hough_vote(lines, bins=5).votes.tolist(),
 }}))
 """
@@ -240,6 +256,10 @@ def test_nvcc_builds_an_op_that_loads_without_a_gpu(prebuilt):
     for dump in seen["dump"].values():
         assert "hough_so3.cu" in cuda_registration(dump)
     assert min(seen["votes"]) > 0
+    assert seen["refusals"] == [
+        "lines must be a contiguous (B, N, 4) float64 CUDA tensor",
+        "rows must be a contiguous (B, 6, N) float64 CUDA tensor",
+    ]
 
 
 @pytest.mark.slow
