@@ -43,7 +43,11 @@ class RotationEstimator:
         search: ``full`` or ``pyramid``; both find the same cell. The pyramid (branch and bound)
             wins on grids of more than about 200 bins and is no faster on the default one.
         refine: ``irls``: rotation alone; ``joint``: rotation and heading together, where the flow
-            shows parallax; ``none``: the centre of the cell.
+            shows parallax; ``none``: the centre of the cell. The default was chosen by measurement:
+            on all real images at hand ``irls`` is as accurate (EuRoC .0089 degree both) or better
+            (a panned clip with coarse flow, .0195 against .0217) and takes .6 instead of 1.5 ms.
+            Where the camera moves among near things, choose ``joint``: on simulated walking (S3)
+            and driving (S4) it is two to three times as accurate.
         sigma: final residual scale in px, or ``auto``: from the residuals.
         widen: search wider ranges (.15, .35 rad) where the first holds no answer.
         second_look: look for a second, distant rotation among the vectors that the first leaves

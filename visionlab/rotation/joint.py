@@ -11,7 +11,8 @@ two-dimensional one for far points and near the epipole. A point is near (rate l
 an outlier (heavy tails). EM for the mixture and Gauss-Newton for rotation and heading share passes.
 
 1. Start at the vote's mode, unrefined, from many headings spread over the sphere.
-2. The noise s is a schedule down to .8 of the measured noise, never re-estimated on the way.
+2. The noise s is a schedule down to .8 of the measured noise, never re-estimated on the way; half
+   of it in the last passes on all points.
 3. Gate: parallax is accepted if the points gain in likelihood over rotation alone on average, *and*
    those that rotation explains gain too, in the mean over image regions without the tenth that
    gains most. A mover taken for near structure makes static points worse, and however many vectors
@@ -37,6 +38,9 @@ Array = NDArray[np.float64]
 HEADINGS = 16
 KEEP = (5, 3)  # solutions kept after the first and the second round of starts
 NOISE_FACTOR = 0.8
+FINAL_FACTOR = (
+    0.5  # of the last passes, once parallax is accepted: S3 .022 to .018, S4 .011 to .008
+)
 NOISE_BOUNDS = (0.15, 0.6)  # px
 GATE_ALL, GATE_STATIC = 0.02, 0.0  # mean gain in log-likelihood per point
 REGIONS = (8, 5)  # across and down the image
@@ -106,7 +110,8 @@ def refine_joint(
     sums, total = np.empty(kernels.SUMS), np.empty(dense.shape[1])
     frame, matrix5, static = np.empty((3, 3)), np.empty((5, 5)), np.empty(dense.shape[1])
     if accepted:
-        kernels.passes(dense, matrix, t, state, s1, s1, 3)
+        final = float(np.clip(FINAL_FACTOR * rival.sigma, *NOISE_BOUNDS))
+        kernels.passes(dense, matrix, t, state, s1, final, 4)
     kernels.across_frame(t, frame)
     kernels.accumulate(dense, matrix, frame, state, s1, sums, total)
     kernels.information(sums, matrix5)

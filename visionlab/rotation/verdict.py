@@ -1,14 +1,13 @@
 """When is an answer to be trusted? Thresholds, each with the measurement behind it."""
 
 from functools import cache
-from math import exp, inf
+from math import exp
 
 MIN_VECTORS = 30  # below, votes cannot be told from chance
 BORDER_BINS = 2  # a peak this close to the border may belong outside
 MIN_INLIERS = 0.10  # share of the dense vectors; S2 (65 % movers) keeps .2 and more
 AMBIGUOUS_RATIO = 0.8  # second candidate's inliers over the first's
-DISTANT_BINS = 5  # candidates nearer than this are one
-SWAP_RATIO = inf  # the second candidate never takes over: it cost S3 2 % of its flows
+DISTANT_BINS = 5  # candidates nearer than this are one; the second is told, and never takes over
 MAX_STD = 0.01  # rad, worst direction: the vectors do not fix the rotation
 WIDER = (0.15, 0.35)  # rad: ranges tried after the first, at the same number of bins
 
