@@ -35,7 +35,7 @@ class ConvPatchEmbed(PatchEmbed):
         embed_dim: int = 768,
         **kwargs: Any,
     ) -> None:
-        super().__init__(img_size, patch_size, in_chans, embed_dim, **kwargs)
+        super().__init__(img_size, patch_size, in_chans, embed_dim, **kwargs)  # type: ignore[arg-type]
         height, width = self.patch_size
         steps = round(math.log2(height))
         if height != width or 2**steps != height or steps < 1:
@@ -48,4 +48,5 @@ class ConvPatchEmbed(PatchEmbed):
             wider = max(embed_dim // 2 ** (steps - 1 - step), 8)
             layers += [nn.Conv2d(channels, wider, 3, 2, 1), LayerNorm2d(wider), nn.GELU()]
             channels = wider
-        self.proj = nn.Sequential(*layers, nn.Conv2d(channels, embed_dim, 1))
+        stem: Any = nn.Sequential(*layers, nn.Conv2d(channels, embed_dim, 1))
+        self.proj = stem

@@ -23,8 +23,8 @@ from torch.nn import functional as F
 from visionlab.backbones.nonnegative import Constraint, Init, NonNegativeWeight
 
 Activation = Literal["softplus", "squareplus"]
-_CONV = {0: F.linear, 1: F.conv1d, 2: F.conv2d}
-_TRANSPOSED = {1: F.conv_transpose1d, 2: F.conv_transpose2d}
+_CONV: dict[int, Any] = {0: F.linear, 1: F.conv1d, 2: F.conv2d}
+_TRANSPOSED: dict[int, Any] = {1: F.conv_transpose1d, 2: F.conv_transpose2d}
 _AXES = {0: (), 1: ("length",), 2: ("height", "width")}
 
 
@@ -180,7 +180,7 @@ class ConvexPotential(nn.Module):
         self.activation, self.beta, self.alpha, self.pooling = activation, beta, alpha, pooling
         sizes = [layer.channels for layer in self.layers]
         kernels = [(layer.kernel,) * dim for layer in self.layers]
-        make = {"constraint": constraint, "init": init}
+        make: dict[str, Any] = {"constraint": constraint, "init": init}
         self.inputs = nn.ModuleList(
             _free(in_channels, c, k) for c, k in zip(sizes, kernels, strict=True)
         )
@@ -284,9 +284,9 @@ class ConvexPotential(nn.Module):
             assert d is not None
             d = d * slopes[k]
             layer = self.layers[k]
-            size = tuple(n // layer.pool for n in u.shape[2:])
+            pooled = [n // layer.pool for n in u.shape[2:]]
             free = d if scales is None else d * self._spread(scales[k][0])
-            part = self._transpose(free, self.inputs[k].weight, layer, size)
+            part = self._transpose(free, self._free_weight(k), layer, pooled)
             known = gradients.get(layer.pool)
             gradients[layer.pool] = part if known is None else known + part
         total = torch.zeros_like(u)
@@ -302,12 +302,15 @@ class ConvexPotential(nn.Module):
         return self.noise(sigma)
 
     def _affine(self, pooled: Tensor, k: int, scales: "_Scales") -> Tensor:
-        bias = self.inputs[k].bias
+        bias: Tensor | None = getattr(self.inputs[k], "bias")  # noqa: B009
         if scales is None:
-            return self._convolve(pooled, self.inputs[k].weight, self.layers[k], bias)
+            return self._convolve(pooled, self._free_weight(k), self.layers[k], bias)
         scale, shift, _ = scales[k]
-        free = self._convolve(pooled, self.inputs[k].weight, self.layers[k])
+        free = self._convolve(pooled, self._free_weight(k), self.layers[k])
         return free * self._spread(scale) + self._spread(shift if bias is None else shift + bias)
+
+    def _free_weight(self, k: int) -> Tensor:
+        return self.inputs[k].get_parameter("weight")
 
     def _head(self, k: int, scales: "_Scales") -> Tensor:
         head = self.heads[str(k)]()
@@ -445,7 +448,8 @@ class ConvexConv(ConvexPotential):
     def _leave(self, gradient: Tensor, x: Tensor) -> Tensor:
         if self.unshuffle > 1:
             gradient = _shuffle(gradient, self.unshuffle)
-        return gradient[(..., *(slice(n) for n in x.shape[2:]))]
+        inside: tuple[Any, ...] = (..., *(slice(n) for n in x.shape[2:]))
+        return gradient[inside]
 
 
 def _unshuffle(x: Tensor, r: int) -> Tensor:

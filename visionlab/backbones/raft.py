@@ -1,4 +1,4 @@
-"""RAFT optical flow (Teed and Deng, ECCV 2020): torchvision's networks, weights from a local file."""
+"""RAFT optical flow (Teed, Deng, ECCV 2020): torchvision's networks, weights from a local file."""
 
 from pathlib import Path
 

@@ -44,6 +44,7 @@ class OfficialPotential(ConvexPotential):
         constraint: Constraint = "project",
         init: Init = "official",
     ) -> None:
+        strides: tuple[int, ...]
         if layout == "128":
             strides, self.size = (1, 2, 1, 2, 1, 2), 128
         elif layout == "mnist":
@@ -124,8 +125,10 @@ def _read(source: str | Path | Mapping[str, Any]) -> dict[str, Tensor]:
     if isinstance(source, str | Path):
         if not Path(source).is_file():
             raise FileNotFoundError(f"no file {source}; expected an official LPN checkpoint")
-        source = torch.load(source, map_location="cpu", weights_only=True)
-    content = source.get("model_state_dict", source)
+        loaded: Mapping[str, Any] = torch.load(source, map_location="cpu", weights_only=True)
+    else:
+        loaded = source
+    content = loaded.get("model_state_dict", loaded)
     return {k.removeprefix("module."): v for k, v in content.items()}
 
 

@@ -60,7 +60,7 @@ def invert(
     with torch.no_grad():
         for step in range(max_iterations + 1):
             at = y[active]
-            f, hessian, value = torch.func.vjp(_prox_and_value(net), at, has_aux=True)
+            f, hessian, value = torch.func.vjp(_prox_and_value(net), at, has_aux=True)  # type: ignore[misc]
             gradient = f - x[active]
             residual[active] = _norm(gradient)
             going = residual[active] > tolerance

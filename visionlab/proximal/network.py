@@ -278,7 +278,9 @@ class LearnedProximalNetwork(ProximalNetwork):
                 "a conditioned network needs the range of its noise: noise_level=(low, high), "
                 f"got {noise_level!r}"
             )
-        span = (float(noise_level[0]), float(noise_level[1])) if conditioned else None
+        span = None
+        if conditioned and isinstance(noise_level, Sequence):
+            span = (float(noise_level[0]), float(noise_level[1]))
         potential = ConvexConv(
             in_channels,
             hidden,
