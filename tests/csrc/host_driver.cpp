@@ -1,4 +1,4 @@
-// The kernels of csrc/ as host code behind the five entry points of the CUDA driver that
+// The kernels of csrc/ as host code behind the entry points of the CUDA driver that
 // visionlab.rotation.nvrtc calls, so that tests run its real launch code without a GPU.
 #include "cuda_on_host.h"
 
@@ -17,6 +17,15 @@ Launch last;
 unsigned seed = 0;
 unsigned allowed_shared_bytes = 48 * 1024;
 const char* last_error = "";
+thread_local int current_device = -1;  // that of the current context, per thread as in CUDA
+
+// A context is the address of its device's number.
+int device_numbers[] = {0, 1};
+
+bool without_context() {
+  last_error = "invalid device context";
+  return current_device < 0;
+}
 
 void run(const std::string& name, const Dim3& grid, unsigned block, size_t shared, void* job) {
   if (name == "hough_so3_vote")
@@ -57,7 +66,26 @@ int cuGetErrorString(int, const char** text) {
   return 0;
 }
 
+int host_current_device() { return current_device; }
+
+int cuDeviceGet(int* device, int ordinal) {
+  last_error = "invalid device ordinal";
+  *device = ordinal;
+  return ordinal < 0 || ordinal > 1 ? 101 : 0;
+}
+
+int cuDevicePrimaryCtxRetain(void** context, int device) {
+  *context = &device_numbers[device];
+  return 0;
+}
+
+int cuCtxSetCurrent(void* context) {
+  current_device = *static_cast<int*>(context);
+  return 0;
+}
+
 int cuModuleLoadData(void** module, const void*) {
+  if (without_context()) return 201;
   static int token;
   *module = &token;
   return 0;
@@ -83,6 +111,7 @@ int cuFuncSetAttribute(void*, int attribute, int value) {
 
 int cuLaunchKernel(void* function, unsigned gx, unsigned gy, unsigned gz, unsigned bx, unsigned by,
                    unsigned bz, unsigned shared_bytes, void* stream, void** parameters, void** extra) {
+  if (without_context()) return 201;
   last_error = "invalid argument";
   if (by != 1 || bz != 1 || extra != nullptr || gx == 0 || gy == 0 || gz == 0) return 1;
   if (gy > 65535 || gz > 65535 || bx > 512 || shared_bytes > allowed_shared_bytes) return 1;

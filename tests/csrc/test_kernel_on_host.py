@@ -6,6 +6,7 @@ fibers as threads, real barriers and a shuffled order of execution.
 """
 
 import ctypes
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
 from fractions import Fraction
 from types import SimpleNamespace
@@ -38,7 +39,7 @@ def run_kernel(driver, lines, weights=None, *, bins, shared_limit=LARGE_DEVICE, 
     """(B, 2) int64 cell and votes, through `Kernels` on the emulated driver."""
     driver.host_set_seed(seed)
     driver.host_set_shared_limit(nvrtc.DEFAULT_SHARED_BYTES)
-    kernels = nvrtc.Kernels(b"", shared_limit=shared_limit, driver=driver)
+    kernels = nvrtc.Kernels(b"", device_index=0, shared_limit=shared_limit, driver=driver)
     frames, count = lines.shape[:2]
     result = np.zeros((frames, 2), np.int64)
     kernels.vote(
@@ -211,7 +212,7 @@ def test_jobs_have_the_layout_of_the_structs(host_driver):
 
 def test_the_op_hands_tensors_and_the_current_stream_to_the_kernel(host_driver, monkeypatch):
     host_driver.host_set_shared_limit(nvrtc.DEFAULT_SHARED_BYTES)
-    kernels = nvrtc.Kernels(b"", shared_limit=LARGE_DEVICE, driver=host_driver)
+    kernels = nvrtc.Kernels(b"", device_index=0, shared_limit=LARGE_DEVICE, driver=host_driver)
     stream = SimpleNamespace(cuda_stream=0xABCDEF012345)
     monkeypatch.setattr(native, "_compiled_kernels", lambda device_index: kernels)
     monkeypatch.setattr("torch.cuda.device", lambda device: nullcontext())
@@ -224,13 +225,31 @@ def test_the_op_hands_tensors_and_the_current_stream_to_the_kernel(host_driver, 
     assert launch.stream == stream.cuda_stream
 
 
+def test_any_thread_can_vote(host_driver):
+    host_driver.host_set_shared_limit(nvrtc.DEFAULT_SHARED_BYTES)
+    kernels = nvrtc.Kernels(b"", device_index=1, shared_limit=LARGE_DEVICE, driver=host_driver)
+    lines, result = random_lines(13, frames=2, count=40, bins=5), np.zeros((2, 2), np.int64)
+
+    def work():  # a thread that never used CUDA has no context
+        before = host_driver.host_current_device()
+        arrays = (lines.ctypes.data, None, result.ctypes.data)
+        kernels.vote(*arrays, frames=2, lines_per_frame=40, bins=5, stream=0)
+        return before, host_driver.host_current_device()
+
+    with ThreadPoolExecutor(1) as pool:
+        assert pool.submit(work).result() == (-1, 1)
+    np.testing.assert_array_equal(result, oracle(lines, bins=5))
+
+
 def test_driver_errors_are_named(host_driver):
     lines = np.zeros((1, 4, 4))
     host_driver.host_set_shared_limit(nvrtc.DEFAULT_SHARED_BYTES)
-    kernels = nvrtc.Kernels(b"", shared_limit=LARGE_DEVICE, driver=host_driver)
+    kernels = nvrtc.Kernels(b"", device_index=0, shared_limit=LARGE_DEVICE, driver=host_driver)
     kernels._allowed_bytes = LARGE_DEVICE  # as if the limit had been raised already
     with pytest.raises(nvrtc.CudaError, match=r"could not launch a kernel: invalid argument"):
         kernels.vote(lines.ctypes.data, None, 0, frames=1, lines_per_frame=4, bins=141, stream=0)
+    with pytest.raises(nvrtc.CudaError, match=r"find the device: invalid device ordinal"):
+        nvrtc.Kernels(b"", device_index=7, shared_limit=LARGE_DEVICE, driver=host_driver)
     with pytest.raises(nvrtc.CudaError, match=r"find the kernel nothing: named symbol not found"):
         kernels._function(ctypes.c_void_p(), "nothing")
 

@@ -21,7 +21,7 @@ def _whole_grids(host_driver):
 def run_kernel(driver, rows, start, *, scale=None, counts=None, seed=0):
     """(B, 11), through `Kernels.refine` on the emulated driver."""
     driver.host_set_seed(seed)
-    kernels = nvrtc.Kernels(b"", shared_limit=48 * 1024, driver=driver)
+    kernels = nvrtc.Kernels(b"", device_index=0, shared_limit=48 * 1024, driver=driver)
     result = np.full((len(rows), nvrtc.REFINE_FIELDS), np.nan)
     job = nvrtc.RefineJob(
         rows.ctypes.data,
@@ -121,7 +121,7 @@ def test_large_and_zero_rotations(host_driver):
 
 
 def test_the_op_hands_tensors_to_the_kernel(host_driver, monkeypatch):
-    kernels = nvrtc.Kernels(b"", shared_limit=48 * 1024, driver=host_driver)
+    kernels = nvrtc.Kernels(b"", device_index=0, shared_limit=48 * 1024, driver=host_driver)
     monkeypatch.setattr(native, "_compiled_kernels", lambda device_index: kernels)
     monkeypatch.setattr("torch.cuda.device", lambda device: nullcontext())
     monkeypatch.setattr("torch.cuda.current_stream", lambda: SimpleNamespace(cuda_stream=7))

@@ -5,6 +5,7 @@ import os
 import shutil
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -148,6 +149,20 @@ def test_the_vote_can_be_captured_in_a_graph():
     static.copy_(lines)
     graph.replay()
     assert torch.equal(winner.cell, expected.cell)
+
+
+def test_any_thread_can_vote_and_refine():
+    lines = torch.from_numpy(lines_everywhere(7, frames=2, count=576, bins=141)).cuda()
+    expected = op.hough_vote(lines, bins=141)
+    rows = torch.rand(2, 6, 500, dtype=torch.float64, device="cuda")
+    start = torch.zeros(2, 3, dtype=torch.float64, device="cuda")
+    torch.cuda.synchronize()
+    with ThreadPoolExecutor(1) as pool:  # its thread has no CUDA context yet
+        refined = pool.submit(op.so3_refine, rows, start, first_scale=1.0).result()
+    with ThreadPoolExecutor(1) as pool:
+        winner = pool.submit(op.hough_vote, lines, bins=141).result()
+    assert torch.equal(winner.cell, expected.cell)
+    assert torch.equal(refined.rotvec, op.so3_refine(rows, start, first_scale=1.0).rotvec)
 
 
 @pytest.mark.skipif(torch.cuda.device_count() < 2, reason="needs two CUDA devices")

@@ -153,6 +153,7 @@ def _compiled_kernels(device_index: int) -> nvrtc.Kernels | nvrtc.CudaError:
         with torch.cuda.device(device_index):
             return nvrtc.Kernels(
                 _cubin((properties.major, properties.minor)),
+                device_index=device_index,
                 shared_limit=shared_limit,
                 driver=nvrtc.cuda_driver(),
             )

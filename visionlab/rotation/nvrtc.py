@@ -166,10 +166,11 @@ def _compile_log(library: ctypes.CDLL, program: ctypes.c_void_p) -> str:
 
 
 class Kernels:
-    """The kernels of csrc/, loaded on the device whose context is current.
+    """The kernels of csrc/ on one device, to be called from any thread.
 
     Args:
         cubin: what `compile_cubin` returned for this device.
+        device_index: as torch and the driver count them.
         shared_limit: bytes of shared memory that one block may have when asked for.
         driver: the CUDA driver.
 
@@ -177,10 +178,18 @@ class Kernels:
         CudaError: the driver refuses the binary.
     """
 
-    def __init__(self, cubin: bytes, *, shared_limit: int, driver: ctypes.CDLL) -> None:
+    def __init__(
+        self, cubin: bytes, *, device_index: int, shared_limit: int, driver: ctypes.CDLL
+    ) -> None:
         self._driver = driver
         self._shared_limit = shared_limit
         self._allowed_bytes = DEFAULT_SHARED_BYTES
+        device, self._context = ctypes.c_int(), ctypes.c_void_p()
+        self._check(driver.cuDeviceGet(ctypes.byref(device), device_index), "find the device")
+        # the context that torch uses; it lives as long as the process
+        status = driver.cuDevicePrimaryCtxRetain(ctypes.byref(self._context), device)
+        self._check(status, "open the device")
+        self._enter()
         module = ctypes.c_void_p()
         self._check(driver.cuModuleLoadData(ctypes.byref(module), cubin), "load the kernels")
         self._vote = self._function(module, "hough_so3_vote")
@@ -210,6 +219,7 @@ class Kernels:
         """
         if frames == 0:
             return
+        self._enter()
         plan = plan_launch(lines_per_frame, bins, self._shared_limit)
         if plan.shared_bytes > self._allowed_bytes:
             self._allow(plan.shared_bytes)
@@ -227,9 +237,14 @@ class Kernels:
         """
         if job.frames == 0:
             return
+        self._enter()
         parameters = (ctypes.c_void_p * 1)(ctypes.addressof(job))
         grid = (job.frames, 1, 1)
         self._launch(self._refine, grid, 256, REFINE_SHARED_BYTES, stream, parameters)
+
+    def _enter(self) -> None:
+        """Make the device's context current: a thread that has not used CUDA yet has none."""
+        self._check(self._driver.cuCtxSetCurrent(self._context), "enter the device's context")
 
     def _allow(self, shared_bytes: int) -> None:
         status = self._driver.cuFuncSetAttribute(
