@@ -4,7 +4,8 @@ from torch.utils.data import Dataset
 from torchvision import tv_tensors
 
 from visionlab.data import mixture as module
-from visionlab.data.mixture import StepSet, TaskData, TaskMixture, normalise
+from visionlab.data.images import normalise
+from visionlab.data.mixture import StepSet, TaskData, TaskMixture
 
 
 class Pictures(Dataset):

@@ -98,11 +98,20 @@ class ImageData(L.LightningDataModule):
         Raises:
             ValueError: the images have another number of channels than mean and std.
         """
-        if images.shape[1] != len(self.mean):
-            raise ValueError(
-                f"images have {images.shape[1]} channels, data.mean has {len(self.mean)} numbers"
-            )
-        scale = 255.0 if images.dtype == torch.uint8 else 1.0
-        mean = torch.tensor(self.mean, device=images.device).view(1, -1, 1, 1) * scale
-        std = torch.tensor(self.std, device=images.device).view(1, -1, 1, 1) * scale
-        return (images.float() - mean) / std
+        return normalise(images, self.mean, self.std)
+
+
+def normalise(images: Tensor, mean: Sequence[float], std: Sequence[float]) -> Tensor:
+    """uint8 (B, C, H, W) to normalised float32; floats are taken as 0..1.
+
+    Raises:
+        ValueError: the images have another number of channels than ``mean`` and ``std``.
+    """
+    if images.shape[1] != len(mean):
+        raise ValueError(
+            f"images have {images.shape[1]} channels, data.mean has {len(mean)} numbers"
+        )
+    scale = 255.0 if images.dtype == torch.uint8 else 1.0
+    centre = torch.tensor(mean, device=images.device).view(1, -1, 1, 1) * scale
+    spread = torch.tensor(std, device=images.device).view(1, -1, 1, 1) * scale
+    return (images.float() - centre) / spread

@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.nn import functional as F
 from torch.utils.data import Dataset
 
-from visionlab.data.images import IMAGENET_MEAN, IMAGENET_STD
+from visionlab.data.images import IMAGENET_MEAN, IMAGENET_STD, normalise
 from visionlab.data.loading import KeyedLoader, rank_and_world
 from visionlab.data.randomness import keyed_randomness
 from visionlab.data.samples import IGNORE, need_samples
@@ -196,14 +196,6 @@ class TaskMixture(L.LightningDataModule):
         if isinstance(batch, list):
             return [self.on_after_batch_transfer(pick, dataloader_idx) for pick in batch]
         return {**batch, "image": normalise(batch["image"], self.mean, self.std)}
-
-
-def normalise(images: Tensor, mean: Sequence[float], std: Sequence[float]) -> Tensor:
-    """uint8 (B, C, H, W) to normalised float32; floats are taken as 0..1."""
-    scale = 255.0 if images.dtype == torch.uint8 else 1.0
-    centre = torch.tensor(mean, device=images.device).view(1, -1, 1, 1) * scale
-    spread = torch.tensor(std, device=images.device).view(1, -1, 1, 1) * scale
-    return (images.float() - centre) / spread
 
 
 class StepSet(Dataset[list[Batch]]):
