@@ -225,17 +225,17 @@ def _candidates(solver: Solver, evidence: Evidence, dense: Vectors) -> list[Cand
 
 
 def _second_looks(
-    solver: Solver, votes: Vectors, look: Evidence, firsts: list[Candidate]
+    solver: Solver, votes: Vectors, dense: Vectors, look: Evidence, firsts: list[Candidate]
 ) -> list[Candidate | None]:
     """`Solver._second` for all frames: rotations of what the first leaves unexplained."""
     if not solver.second_look or look.refined is None:
         return [None] * len(firsts)
     error = batched.residuals(batched.exp(look.refined.rotvec), votes.rows)
     unexplained = error.square().sum(1) > look.refined.reach()[:, None].square()
-    again = _find(solver, votes, votes, votes.used & unexplained)
+    again = _find(solver, votes, dense, votes.used & unexplained)
     distant = verdict.DISTANT_BINS * solver.ranges[0][1].bin_size
     seconds: list[Candidate | None] = []
-    others = _candidates(solver, again, votes)
+    others = _candidates(solver, again, dense)
     for first, other, voters in zip(firsts, others, again.voters.tolist()):
         clear = first.inlier_ratio > verdict.CLEAR_SHARE or voters < verdict.MIN_VECTORS
         apart = np.abs(other.rotvec - first.rotvec).max()
@@ -247,7 +247,7 @@ def _settle(solver: Solver, votes: Vectors, dense: Vectors) -> list[RotationEsti
     """Estimates of the frames for which the asked range holds the answer, None for the others."""
     look = _find(solver, votes, dense, votes.used)
     firsts = _candidates(solver, look, dense)
-    seconds = _second_looks(solver, votes, look, firsts)
+    seconds = _second_looks(solver, votes, dense, look, firsts)
     used, duplicates = dense.used.cpu().numpy(), dense.still().tolist()
     settled: list[RotationEstimate | None] = []
     for first, second, used_here, duplicate in zip(firsts, seconds, used, duplicates):
