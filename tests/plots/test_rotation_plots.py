@@ -6,7 +6,6 @@ from visionlab.plots.rotation import (
     plot_errors,
     plot_rates,
     plot_votes,
-    save,
     votes_around,
 )
 from visionlab.rotation.lines import Grid, lines_from_plane
@@ -61,9 +60,3 @@ def test_votes_around_the_winner_are_the_votes() -> None:
     figure = plot_votes(lines, bins=41, bin_size=2e-3, cell=cell, reach=6)
     assert len(figure.axes) == 4
     assert "votes per cell" in figure.axes[3].get_ylabel()
-
-
-def test_data_are_saved_beside_the_picture(chain, tmp_path) -> None:
-    path = save(plot_rates(chain), tmp_path / "a/rates.png", rates=chain.rates)
-    assert path.stat().st_size > 10_000
-    assert np.load(tmp_path / "a/rates.npz")["rates"].shape == (40, 3)

@@ -55,8 +55,12 @@ def test_windows_end_at_cuts() -> None:
 
 @pytest.mark.parametrize(
     "camera",
-    [PINHOLE, Camera(210.0, 214.0, 118.0, 70.0, 240, 136, (-0.2, 0.05, 1e-3, -1e-3))],
-    ids=["pinhole", "brown_conrady"],
+    [
+        PINHOLE,
+        Camera(210.0, 214.0, 118.0, 70.0, 240, 136, (-0.2, 0.05, 1e-3, -1e-3)),
+        Camera(110.0, 110.0, 119.5, 67.5, 240, 136, (0.01, 0.0, 0.0, 0.0), "fisheye"),
+    ],
+    ids=["pinhole", "brown_conrady", "fisheye"],
 )
 def test_no_border_is_left_empty(camera) -> None:
     chosen = plan(shaky(), camera, seconds=0.3, max_zoom=1.4)
@@ -64,7 +68,7 @@ def test_no_border_is_left_empty(camera) -> None:
     for correction in chosen.corrections:
         view = turn(white, chosen, camera, correction)
         assert view[2:-2, 2:-2].min() == 255
-    assert 1 < chosen.zoom <= 1.4
+    assert 1 <= chosen.zoom <= 1.4  # the fisheye sees more than the pinhole shows
 
 
 def test_a_zoom_that_does_not_suffice_weakens_the_correction() -> None:

@@ -5,7 +5,6 @@ import json
 import os
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -260,14 +259,16 @@ def test_files_of_other_tools_can_be_judged_by_time(call, clip, tmp_path) -> Non
 
 
 def test_help_is_quick_and_run_needs_no_torch(video, tmp_path) -> None:
+    """Processor time, not the clock: other programs may run beside the test."""
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
     times = []
     for _ in range(3):
-        began = time.perf_counter()
+        before = os.times()
         done = subprocess.run(
             [sys.executable, TOOL, "--help"], env=environment, capture_output=True, check=True
         )
-        times.append(time.perf_counter() - began)
+        after = os.times()
+        times.append(sum(after[2:4]) - sum(before[2:4]))
     assert b"generate" in done.stdout
     assert min(times) < 1.0
     code = (

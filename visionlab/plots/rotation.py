@@ -5,7 +5,6 @@ line has a style of its own, so that the pictures survive a grey printer.
 """
 
 from collections.abc import Mapping
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -137,17 +136,6 @@ def votes_around(
         near = (ix >= 0) & (ix < side) & (iy >= 0) & (iy < side)
         np.add.at(cube[:, :, k], (ix[near], iy[near]), 1)
     return cube
-
-
-def save(figure: "Figure", path: str | Path, **arrays: ArrayLike) -> Path:
-    """Write a picture and, beside it, its data as ``.npz``."""
-    target = Path(path)
-    target.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(target, dpi=130)
-    if arrays:
-        data: dict[str, Any] = {name: np.asarray(values) for name, values in arrays.items()}
-        np.savez(target.with_suffix(".npz"), **data)
-    return target
 
 
 def _named(trajectories: Mapping[str, Trajectory] | Trajectory) -> Mapping[str, Trajectory]:

@@ -79,9 +79,10 @@ def evaluate(options: argparse.Namespace) -> str:
         _write_json(options.json, [s.as_row() for s in summaries])
     if options.plot is not None:
         from visionlab.plots import rotation as plots
+        from visionlab.plots.saving import save_figure
 
         errors = evaluation.errors_by_method(estimate, truth, by=options.by)
-        plots.save(plots.plot_errors(errors), options.plot, **errors)
+        save_figure(plots.plot_errors(errors), options.plot, errors)
     text = _table(summaries)
     if evaluation.least_squares_steps(estimate) is None:
         text += (
@@ -224,22 +225,24 @@ def write_plots(
 ) -> list[Path]:
     """Rates, cumulative angles, votes of the largest turn, and errors where truth is given."""
     from visionlab.plots import rotation as plots
+    from visionlab.plots.saving import save_figure
 
     shown = {"estimate": trajectory}
     if truth is not None:
         shown["ground truth"] = evaluation.align(trajectory, truth)
     rates, angles = np.degrees(trajectory.rates), np.degrees(trajectory.angles)
-    times = trajectory.times
-    files = [
-        plots.save(plots.plot_rates(shown), output / "rates.png", times=times, rates_deg_s=rates),
-        plots.save(plots.plot_angles(shown), output / "angles.png", times=times, angles_deg=angles),
-    ]
+    pictures: dict[str, tuple[Any, dict[str, Any]]] = {
+        "rates": (plots.plot_rates(shown), {"times": trajectory.times, "rates_deg_s": rates}),
+        "angles": (plots.plot_angles(shown), {"times": trajectory.times, "angles_deg": angles}),
+    }
     if not source.live:
-        files.append(plots.save(_votes(trajectory, tracker, source), output / "votes.png"))
+        pictures["votes"] = (_votes(trajectory, tracker, source), {})
     if truth is not None:
         errors = evaluation.errors_by_method(trajectory, truth)
-        files.append(plots.save(plots.plot_errors(errors), output / "errors.png", **errors))
-    return files
+        pictures["errors"] = (plots.plot_errors(errors), dict(errors))
+    for name, (figure, data) in pictures.items():
+        save_figure(figure, output / f"{name}.png", data)
+    return [output / f"{name}.png" for name in pictures]
 
 
 def _votes(trajectory: Trajectory, tracker: RotationTracker, source: Any) -> Any:
