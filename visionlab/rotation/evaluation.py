@@ -18,6 +18,7 @@ Array = NDArray[np.float64]
 SHARES_DEG = (0.05, 0.1, 0.2)
 FAILURE_DEG = 1.0
 FLIP_DEG = 90.0
+_NAMES = ("case", "method")  # columns of text
 _BLOCK_SECONDS = 0.5  # errors of neighbouring frames are alike; blocks keep that in the bootstrap
 
 
@@ -249,19 +250,18 @@ def least_squares_steps(estimate: Trajectory) -> Array | None:
 
 
 def format_table(rows: list[dict[str, Any]]) -> str:
-    """Rows as a text table that is also valid Markdown; the first column is left-aligned."""
+    """Rows as a text table that is also valid Markdown; names are left-aligned."""
     names = list(dict.fromkeys(name for row in rows for name in row))
     cells = [[_text(row.get(name)) for name in names] for row in rows]
+    texts = [name in _NAMES for name in names]
     widths = [max(len(line[i]) for line in [names, *cells]) for i in range(len(names))]
 
     def line(values: list[str]) -> str:
-        padded = [
-            v.ljust(w) if i == 0 else v.rjust(w) for i, (v, w) in enumerate(zip(values, widths))
-        ]
+        padded = [v.ljust(w) if left else v.rjust(w) for v, w, left in zip(values, widths, texts)]
         return "| " + " | ".join(padded) + " |"
 
     rule = "|" + "|".join(
-        "-" * (w + 2) if i == 0 else "-" * (w + 1) + ":" for i, w in enumerate(widths)
+        "-" * (w + 2) if left else "-" * (w + 1) + ":" for w, left in zip(widths, texts)
     )
     return "\n".join([line(names), rule + "|", *(line(values) for values in cells)])
 
