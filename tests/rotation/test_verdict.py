@@ -21,3 +21,10 @@ def test_near_border():
     assert verdict.near_border((1 * 141 + 70) * 141 + 70, 141)
     assert verdict.near_border((70 * 141 + 70) * 141 + 139, 141)
     assert not verdict.near_border((2 * 141 + 70) * 141 + 138, 141)
+
+
+def test_loose_covariances():
+    assert verdict.is_loose(None)
+    assert not verdict.is_loose(np.eye(3) * 1e-8)
+    assert verdict.is_loose(np.diag([1e-8, 1e-8, 1.1 * verdict.MAX_STD**2]))
+    assert not verdict.is_loose(np.eye(3) * 0.9 * verdict.MAX_STD**2)  # only the trace is over it

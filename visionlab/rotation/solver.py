@@ -197,10 +197,8 @@ class Solver:
                 f"no rotation within {self.ranges[-1][0]:.3g} rad explains the flow: "
                 f"{best.share:.1%} of the votes, {best.inlier_ratio:.1%} inliers"
             )
-        if best.refined is not None:
-            covariance = best.refined.covariance
-            if covariance is None or np.linalg.eigvalsh(covariance)[-1] > verdict.MAX_STD**2:
-                return Status.DEGENERATE, "the vectors do not fix the rotation about every axis"
+        if best.refined is not None and verdict.is_loose(best.refined.covariance):
+            return Status.DEGENERATE, "the vectors do not fix the rotation about every axis"
         if second is not None and (
             second.inlier_ratio > verdict.AMBIGUOUS_RATIO * best.inlier_ratio
         ):

@@ -3,6 +3,9 @@
 from functools import cache
 from math import exp
 
+import numpy as np
+from numpy.typing import NDArray
+
 MIN_VECTORS = 30  # below, votes cannot be told from chance
 BORDER_BINS = 2  # a peak this close to the border may belong outside
 MIN_INLIERS = 0.10  # share of the dense vectors; S2 (65 % movers) keeps .2 and more
@@ -35,6 +38,15 @@ def chance_votes(lines: int, bins: int) -> int:
         if tail < 1e-12:  # rounding: the rest of the series is its next term
             tail = term * mean / (count + 1)
     return count
+
+
+def is_loose(covariance: NDArray[np.float64] | None) -> bool:
+    """Whether the vectors leave a direction of rotation undetermined (`MAX_STD`)."""
+    if covariance is None:
+        return True
+    limit = MAX_STD**2
+    # the trace bounds the largest eigenvalue and is a hundred times cheaper
+    return bool(covariance.trace() > limit and np.linalg.eigvalsh(covariance)[-1] > limit)
 
 
 def near_border(cell: int, bins: int) -> bool:
