@@ -90,7 +90,7 @@ def tv_restore(
     p, ahead = x.new_zeros(2, *x.shape), x
     for _ in range(iterations):
         p = _project(p + sigma * gradient(ahead), radius)
-        x_new = physics.solve(back + x / tau - gradient_adjoint(p), rho, start=x, tolerance=1e-5)
+        x_new = physics.solve(back + x / tau - gradient_adjoint(p), rho, start=x, tolerance=1e-4)
         x, ahead = x_new, 2 * x_new - x
     return x
 
