@@ -173,6 +173,17 @@ def test_a_small_patch_is_degenerate():
     assert RotationEstimator(CAMERA).from_points(points, moved).status is Status.DEGENERATE
 
 
+def test_small_images_vote_on_a_finer_grid():
+    tiny = Camera.from_focal(60.0, 64, 48)
+    truth = np.array([0.02, -0.01, 0.015])
+    estimator = RotationEstimator(tiny)
+    assert len(estimator.voting_points) >= 300
+    estimate = estimator(pure_flow(truth, tiny))
+    assert estimate.ok
+    assert degrees_off(estimate, truth) < 1e-4
+    assert len(RotationEstimator(Camera.from_focal(400.0, 480, 270)).voting_points) == 576
+
+
 def test_presets():
     scene = make_scene("S1", 0, seed=8)
     fast = RotationEstimator.preset("fast", scene.camera)(scene.flow)

@@ -6,7 +6,7 @@ cell of rotation space, `refinement` (or `joint`) takes it below the bin size, `
 
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from math import pi
+from math import isqrt, pi
 from typing import Any, Literal, Self, get_args
 
 import numpy as np
@@ -23,6 +23,7 @@ from visionlab.rotation.voting import Search, counter_bytes
 
 Array = NDArray[np.float64]
 
+WANTED_VECTORS = 300  # on small images the steps shrink until so many vectors vote
 MAX_MEMORY = 2**28  # bytes of counters per thread
 PRESETS: dict[str, dict[str, Any]] = {
     "fast": {"refine_step": 15, "second_look": False},
@@ -37,7 +38,7 @@ class RotationEstimator:
         camera: of the size of the flow.
         bin_size: rad; cells of the vote. The refinement goes far below it.
         max_angle: rad about each axis; the range that is searched first.
-        grid_step: px between voting vectors.
+        grid_step: px between voting vectors; less on images too small for 300 of them.
         refine_step: px between the vectors of the refinement.
         geometry: ``exact``, or ``linear``: the paper's first-order rule.
         search: ``full`` or ``pyramid``; both find the same cell. The pyramid (branch and bound)
@@ -60,6 +61,7 @@ class RotationEstimator:
             too much memory, an unknown name.
 
     Example:
+        >>> from visionlab.rotation import so3
         >>> from visionlab.rotation.scenes import make_scene
         >>> scene = make_scene("S0", seed=1)
         >>> estimate = RotationEstimator(scene.camera)(scene.flow)
@@ -117,8 +119,9 @@ class RotationEstimator:
             second_look=second_look,
             backend=backend,
         )
-        self.voting_grid = PixelGrid(camera, int(grid_step))
-        self.dense_grid = PixelGrid(camera, int(refine_step))
+        finest = max(1, isqrt(camera.width * camera.height // WANTED_VECTORS))
+        self.voting_grid = PixelGrid(camera, min(int(grid_step), finest))
+        self.dense_grid = PixelGrid(camera, min(int(refine_step), finest))
 
     @classmethod
     def preset(cls, name: str, camera: Camera, **options: Any) -> Self:
