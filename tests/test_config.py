@@ -1,13 +1,19 @@
 import logging
+import resource
 import subprocess
 import sys
-import time
 
 import pytest
 import yaml
 
 from visionlab import config as configs
 from visionlab.config import ConfigError
+
+
+def cpu_seconds_of_children() -> float:
+    """Processor time of finished child processes: other load on the machine does not change it."""
+    usage = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return usage.ru_utime + usage.ru_stime
 
 
 @pytest.fixture
@@ -171,10 +177,10 @@ def test_misspelt_names_are_reported_before_torch_is_imported(tmp_path, content)
     )
     seconds = []
     for _ in range(3):
-        start = time.perf_counter()
+        start = cpu_seconds_of_children()
         done = subprocess.run([sys.executable, "-c", code, str(tmp_path / "c.yaml")],
                               capture_output=True, text=True, check=True)  # fmt: skip
-        seconds.append(time.perf_counter() - start)
+        seconds.append(cpu_seconds_of_children() - start)
     assert "Did you mean" in done.stdout
     assert min(seconds) < 1.0
 

@@ -1,7 +1,7 @@
 import json
+import resource
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -14,6 +14,12 @@ import train  # noqa: E402
 pytestmark = pytest.mark.filterwarnings(
     "ignore::UserWarning", "ignore::FutureWarning", "ignore::DeprecationWarning"
 )
+
+
+def cpu_seconds_of_children() -> float:
+    """Processor time of finished child processes: other load on the machine does not change it."""
+    usage = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return usage.ru_utime + usage.ru_stime
 
 
 @pytest.fixture
@@ -115,10 +121,10 @@ def test_mistakes_get_one_clear_sentence(arguments, message, capsys, monkeypatch
 def test_help_and_misspelt_names_answer_within_a_second(arguments):
     seconds = []
     for _ in range(3):
-        start = time.perf_counter()
+        start = cpu_seconds_of_children()
         subprocess.run([sys.executable, "tools/train.py", *arguments], cwd=ROOT,
                        capture_output=True, check=False)  # fmt: skip
-        seconds.append(time.perf_counter() - start)
+        seconds.append(cpu_seconds_of_children() - start)
     assert min(seconds) < 1.0
 
 
