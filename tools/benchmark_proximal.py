@@ -182,18 +182,18 @@ def inversion(args: argparse.Namespace) -> None:
     print(
         f"batched: {1e3 * ours:.1f} ms CPU per digit, largest residual {found.residual.max():.1e}"
     )
+    # in single precision SciPy's line search stalls above the tolerance
+    net, few = net.double(), x[: args.scipy_count].double()
     start, residuals = time.process_time(), []
-    few = x[: args.scipy_count]
     for one in few:
 
         def objective(flat: Any, one: Tensor = one) -> tuple[float, Any]:
-            y = torch.from_numpy(flat).float().reshape(1, *one.shape)
+            y = torch.from_numpy(flat).reshape(1, *one.shape)
             with torch.no_grad():
                 psi, f = net.value_and_prox(y)
-            value = (psi - (y * one).sum()).double().item()
-            return value, (f - one).flatten().double().numpy()
+            return (psi - (y * one).sum()).item(), (f - one).flatten().numpy()
 
-        begin = one.flatten().double().numpy()
+        begin = one.flatten().numpy()
         options = {"gtol": 1e-4, "norm": 2, "maxiter": 2000}
         done = minimize(objective, begin, jac=True, method="CG", options=options)
         residuals.append(float((done.jac**2).sum() ** 0.5))

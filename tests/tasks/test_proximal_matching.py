@@ -11,6 +11,9 @@ from visionlab.proximal import LearnedProximalNetwork, ProximalNetwork
 from visionlab.tasks.optimizers import Adam
 from visionlab.tasks.proximal_matching import ProximalMatching
 
+# Lightning's own use of torch
+pytestmark = pytest.mark.filterwarnings("ignore:.*isinstance.treespec, LeafSpec.*")
+
 
 def fit(task, batches=6, **trainer):
     images = [{"image": torch.rand(4, 1, 12, 12)} for _ in range(batches)]
@@ -47,7 +50,7 @@ def test_learns_soft_thresholding():
     )
     y = torch.linspace(-3, 3, 61)[:, None]
     truth = y.sign() * (y.abs() - 1).clamp_min(0)
-    error = [float((model(y) - truth).abs().mean())]
+    error = [float((model(y) - truth).abs().mean().detach())]
     task = ProximalMatching(
         model, Adam(1e-2), pretrain_share=0.3, gammas=(0.5, 0.3), lr_factors=(0.5, 0.1)
     )
