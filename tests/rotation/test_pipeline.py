@@ -80,10 +80,11 @@ def test_a_stopped_stream_is_a_result(recording, tmp_path) -> None:
 
 
 def test_results_are_not_overwritten_unasked(recording, tmp_path) -> None:
-    run(recording.source, tracker(recording.camera), tmp_path)
+    run(recording.source, tracker(recording.camera), tmp_path, formats=["csv", "tum"])
     with pytest.raises(FileExistsError, match=r"rotation.csv exists already"):
         run(recording.source, tracker(recording.camera), tmp_path)
     run(recording.source, tracker(recording.camera), tmp_path, overwrite=True)
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["rotation.csv", "summary.json"]
 
 
 def test_a_part_of_the_frames(recording, tmp_path) -> None:

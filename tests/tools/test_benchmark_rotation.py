@@ -283,3 +283,30 @@ def test_help_is_quick_and_run_needs_no_torch(video, tmp_path) -> None:
     )
     command = [sys.executable, "-c", code]
     subprocess.run(command, env=environment, cwd=tmp_path, check=True, capture_output=True)
+
+
+def test_a_stream_ends_at_its_stop_and_is_a_result(call, video, tmp_path) -> None:
+    """FFmpeg plays the file as a stream; nothing tells how long it will be."""
+    code, _, _ = call("run", video.as_uri(), "--focal", 210, "--stop", 6, "--output", "live")
+    assert code == 0
+    chain = read_trajectory(tmp_path / "live/rotation.csv")
+    assert len(chain) == 6
+    assert np.all(np.diff(chain.times) > 0)  # times of arrival
+
+
+@pytest.mark.shared_data
+def test_figures_on_real_pixels_hold(call, shared_data, tmp_path) -> None:
+    """The accuracy that the README states, through the whole tool."""
+    easy = shared_data("rotation/semi_vtest_easy.mp4")
+    code, _, _ = call("run", easy, "--focal", 413.75, "--output", "easy", "--quiet")
+    assert code == 0
+    truth = easy.with_name("semi_vtest_easy_gt.csv")
+    assert call("eval", "easy", truth, "--json", "easy.json")[0] == 0
+    ours, zero, simple = json.loads((tmp_path / "easy.json").read_text())
+    assert ours["mean"] <= 0.007 < simple["mean"] < zero["mean"]
+    assert ours["flips"] == 0
+    drone = shared_data("rotation/euroc_v101_micro")
+    call("run", drone / "frames", "--fps", 20, "--focal", 229, "--output", "drone", "--quiet")
+    assert call("eval", "drone", drone / "gt.csv", "--json", "drone.json")[0] == 0
+    ours, zero, _ = json.loads((tmp_path / "drone.json").read_text())
+    assert ours["mean"] <= 0.010 < zero["mean"]

@@ -14,7 +14,7 @@ import numpy as np
 from visionlab.rotation.journal import Journal, Row
 from visionlab.rotation.tracking import RotationTracker
 from visionlab.rotation.trajectory import CUT, DUPLICATE, Trajectory
-from visionlab.rotation.trajectory_files import atomic, writer
+from visionlab.rotation.trajectory_files import WRITERS, atomic, writer
 from visionlab.rotation.video import FrameSource, VideoFile
 
 log = logging.getLogger(__name__)
@@ -148,6 +148,8 @@ def run(
         "settings": everything,
     }
     _write(trajectory, targets, source.name)
+    for stale in {folder / file_name(name, source.name) for name in WRITERS} - {*targets.values()}:
+        stale.unlink(missing_ok=True)  # of the run that is overwritten
     with atomic(folder / "summary.json") as file:
         json.dump(summary, file, indent=2)
         file.write("\n")
