@@ -117,6 +117,20 @@ def test_compare_scores_every_method_with_its_theorem() -> None:
     assert max(rise["LPN, mirror descent"], rise["LPN, ADMM relaxed"]) < 1e-4
 
 
+def test_compressed_sensing_starts_from_total_variation() -> None:
+    problem = make_problem("cs4", (1, SIZE, SIZE))
+    result = restoration.compare(
+        problem, QuadraticProx(0.99), validation=smooth(1), test=smooth(2, seed=1),
+        iterations=2, solvers=["mirror"],
+    )  # fmt: skip
+    assert list(result.images)[-1] == "LPN, mirror descent, from TV"
+    y = result.problem.measure(smooth(2), seed=0)
+    start = result.problem.start
+    assert start is not None
+    assert start(y) is start(y)
+    assert psnr(start(y), smooth(2)).mean() > psnr(problem.physics.initial(y), smooth(2)).mean() + 3
+
+
 def test_a_network_trained_over_a_range_is_tried_at_several_levels() -> None:
     torch.manual_seed(0)
     net = LearnedProximalNetwork(1, 4, strides=(1, 2), noise_level=(0.02, 0.2), conditioned=True)

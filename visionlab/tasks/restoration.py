@@ -7,7 +7,7 @@ chosen on validation pictures; test pictures are restored once.
 import csv
 from argparse import ArgumentParser, Namespace
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -60,19 +60,38 @@ def compare(
     """
     from visionlab.tasks.restoration_problems import classical_methods, learned_methods
 
-    methods = [
-        *classical_methods(problem, validation),
-        *learned_methods(problem, net, levels=levels, iterations=iterations, solvers=solvers),
-    ]
     y_validation = problem.measure(validation, seed=seed)
     y_test = problem.measure(test, seed=seed + 1)
     rows, images = [], {}
-    for method in methods:
+
+    def enter(method: "Method") -> None:
         chosen = method.choose(y_validation, validation, problem)
         restored, theorem = _apply(method, y_test, problem)
         images[method.name] = restored
         rows.append(_row(problem, method, restored, test, validation=chosen, theorem=theorem))
+
+    baselines = list(classical_methods(problem, validation))
+    for method in baselines:
+        enter(method)
+    problem = _with_start(problem, baselines)
+    learned = list(
+        learned_methods(problem, net, levels=levels, iterations=iterations, solvers=solvers)
+    )
+    for method in learned:
+        enter(method)
+    methods = [*baselines, *learned]
     return Comparison(problem, rows, images, methods)
+
+
+def _with_start(problem: "Problem", baselines: Sequence["Method"]) -> "Problem":
+    """Compressed sensing starts from the TV image, at the weight chosen for TV."""
+    from visionlab.proximal.physics import CompressedSensing
+    from visionlab.tasks.restoration_problems import StartFromTV
+
+    if not isinstance(problem.physics, CompressedSensing):
+        return problem
+    tv = next(m for m in baselines if m.name == "TV")
+    return replace(problem, start=StartFromTV(problem.physics, tv.chosen["weight"]))
 
 
 def _apply(method: "Method", y: "Tensor", problem: "Problem") -> tuple["Tensor", bool | None]:

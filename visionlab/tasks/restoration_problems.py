@@ -39,12 +39,14 @@ class Problem:
     Attributes:
         title: for tables and pictures.
         noise: standard deviation, in units of the measurements.
+        start: first image of the learned solvers; `Physics.initial` if None.
     """
 
     name: str
     title: str
     physics: Physics
     noise: float
+    start: Callable[[Tensor], Tensor] | None = None
 
     def measure(self, x: Tensor, *, seed: int) -> Tensor:
         """``A x + noise``; an image's noise depends on the seed and its place in ``x`` only."""
@@ -101,6 +103,24 @@ def make_problem(name: str, image_shape: Sequence[int]) -> Problem:
 def psnr(x: Tensor, clean: Tensor) -> Tensor:
     """Peak signal-to-noise ratio of each image for data in [0, 1], in dB: ``(B,)``."""
     return -10 * torch.log10((x - clean).flatten(1).square().mean(1))
+
+
+class StartFromTV:
+    """The TV restoration as a first image.
+
+    Where the least-squares image is far from any natural one (compressed sensing), a solver that
+    starts there ends in a poor stationary point of the non-convex objective.
+    """
+
+    def __init__(self, physics: Physics, weight: float) -> None:
+        self.physics, self.weight = physics, weight
+        self._last: tuple[Tensor, Tensor] | None = None
+
+    def __call__(self, y: Tensor) -> Tensor:
+        """The image for measurements ``y``; the last one is kept."""
+        if self._last is None or self._last[0] is not y:
+            self._last = (y, baselines.tv_restore(y, self.physics, self.weight))
+        return self._last[1]
 
 
 class Watch:
@@ -257,9 +277,10 @@ def learned_methods(
                 return call(
                     y, p.physics, _fixed(net, s["sigma"]), s["weight"],
                     iterations=count, tolerance=0.0, callback=callback,
+                    start=None if p.start is None else p.start(y),
                 )  # fmt: skip
 
-        yield Method(title, grid, run)
+        yield Method(title if problem.start is None else f"{title}, from TV", grid, run)
 
 
 def _pgd(
