@@ -1,7 +1,8 @@
 import pytest
 import torch
 
-from visionlab.backbones.convex import ConvexConv, ConvexMLP, SmoothActivation
+from visionlab.backbones.convex import ConvexConv, ConvexMLP
+from visionlab.backbones.smooth import SmoothActivation
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*torch.jit.script.*:FutureWarning")
 

@@ -13,7 +13,8 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from visionlab.backbones.convex import ConvexMLP, ConvexPotential, Layer
+from visionlab.backbones.convex import ConvexMLP
+from visionlab.backbones.convex_potential import ConvexPotential, Layer
 from visionlab.backbones.nonnegative import Constraint, Init
 from visionlab.proximal.network import ProximalNetwork
 

@@ -11,8 +11,10 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from visionlab.backbones.convex import Activation, ConvexConv, ConvexPotential
+from visionlab.backbones.convex import ConvexConv
+from visionlab.backbones.convex_potential import ConvexPotential
 from visionlab.backbones.nonnegative import Constraint, Init
+from visionlab.backbones.smooth import Activation
 
 NoiseRange = tuple[float, float]
 
