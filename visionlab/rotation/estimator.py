@@ -16,6 +16,7 @@ from visionlab.registry import suggest
 from visionlab.rotation import verdict
 from visionlab.rotation.camera import Camera
 from visionlab.rotation.estimate import RotationEstimate
+from visionlab.rotation.frames import can_solve, estimate_frames
 from visionlab.rotation.inputs import PixelGrid, check_flow, gather_points
 from visionlab.rotation.lines import Geometry, Grid
 from visionlab.rotation.solver import BackendName, Refine, Solver
@@ -197,8 +198,8 @@ class RotationEstimator:
     ) -> list[RotationEstimate]:
         """Estimate every frame of flows (B, H, W, 2), frames in parallel over ``num_threads``.
 
-        Equal to one call per frame, bit for bit. On a GPU the batch stays there and runs as one;
-        its votes are bit-equal too, its rotations up to rounding.
+        Equal to one call per frame: votes bit for bit, rotations up to rounding where frames run
+        in one kernel (plain flow of a pinhole on several threads, or on a GPU).
 
         Raises:
             ValueError: flows that are not a batch, masks, weights or priors of another length.
@@ -227,6 +228,10 @@ class RotationEstimator:
 
         if self.num_threads == 1 or count < 2:
             return [one(i) for i in range(count)]
+        plain = masks is None and weights is None and priors is None
+        if plain and can_solve(self, flows):
+            settled = estimate_frames(self, flows)
+            return [one(i) if s is None else s for i, s in enumerate(settled)]
         with ThreadPoolExecutor(min(self.num_threads, count)) as pool:
             return list(pool.map(one, range(count)))
 

@@ -39,7 +39,7 @@ class PixelGrid:
     """
 
     def __init__(self, camera: Camera, step: int) -> None:
-        self.camera = camera
+        self.camera, self.step = camera, step
         self.ys = np.arange(min(step // 2, camera.height - 1), camera.height, step)
         self.xs = np.arange(min(step // 2, camera.width - 1), camera.width, step)
         self.window = np.s_[self.ys[0] :: step, self.xs[0] :: step]
