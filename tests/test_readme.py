@@ -13,15 +13,8 @@ TEXT = (ROOT / "README.md").read_text(encoding="utf-8")
 BLOCKS = re.findall(r"^```(\w*)\n(.*?)^```", TEXT, re.MULTILINE | re.DOTALL)
 SNIPPETS = [body for language, body in BLOCKS if language == "python"]
 SHOWN = "\n".join(body for language, body in BLOCKS if language in ("", "bash", "sh"))
-COMMANDS = sorted(
-    {
-        line.split("#")[0].strip()
-        for line in (
-            SHOWN + "\n" + "\n".join(re.findall(r"`(python3? tools/[^`]+)`", TEXT))
-        ).splitlines()
-        if re.match(r"python3? tools/", line)
-    }
-)
+LINES = SHOWN.replace("\\\n", " ").splitlines() + re.findall(r"`(python3? tools/[^`]+)`", TEXT)
+COMMANDS = sorted({x.split("#")[0].strip() for x in LINES if re.match(r"python3? tools/", x)})
 
 
 @pytest.fixture(scope="module")
@@ -48,6 +41,10 @@ def test_command_names_what_exists(command):
         assert (ROOT / config).is_file(), config
         overrides = [a for a in arguments if "=" in a and not a.startswith("-")]
         configs.check(configs.read(ROOT / config, overrides), config)
+
+
+def test_no_placeholder_is_left():
+    assert not re.search(r"@@|%%\w|TODO|XXX", TEXT)
 
 
 def test_pictures_exist():

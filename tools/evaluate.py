@@ -35,7 +35,7 @@ COMMANDS = {
 def main(arguments: Sequence[str] | None = None) -> int:
     """Entry point; returns the exit status."""
     arguments = list(sys.argv[1:] if arguments is None else arguments)
-    chosen = arguments[0] if arguments else ""
+    chosen = next((a for a in arguments if a in COMMANDS), "")
     p = argparse.ArgumentParser(description=__doc__)
     p.add_argument("--traceback", action="store_true", help="show where an error was raised")
     commands = p.add_subparsers(dest="command", required=True, metavar="COMMAND")

@@ -24,10 +24,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     logging.basicConfig(format="%(message)s", force=True)
     log.setLevel(logging.INFO)
     try:
-        config, resume = prepare(args.config, args.overrides)
         if args.check:
+            configs.check(configs.read(args.config, args.overrides), str(args.config))
             print(f"{args.config}: no errors")
             return 0
+        config, resume = prepare(args.config, args.overrides)
         if config is None:
             return 0
         from visionlab.tasks.training import run
@@ -84,7 +85,8 @@ def resume_from(path: Path, overrides: Sequence[str]) -> tuple[dict[str, Any], P
         )
     for change in changes:
         log.info("resuming with a changed config: %s", change)
-    config["output"] = config["output"] if "output" in changes else str(path.parent)
+    if config.get("output") == saved.get("output"):  # the folder may have been moved
+        config["output"] = str(path.parent)
     return config, path
 
 
@@ -97,9 +99,9 @@ def continue_if_started(
         ConfigError: the folder holds a run of another config.
     """
     output = Path(config["output"])
-    saved = output / "config.yaml"
-    if not saved.is_file():
-        return dict(config), None
+    saved, last, results = (output / n for n in ("config.yaml", "last.ckpt", "results.json"))
+    if not saved.is_file() or not (last.is_file() or results.is_file()):
+        return dict(config), None  # nothing there, or a start that failed before its first save
     changes = configs.differences(configs.read_plain(saved), config)
     if changes:
         raise configs.ConfigError(
@@ -107,12 +109,9 @@ def continue_if_started(
              f"(tools/train.py {output / 'last.ckpt'}), or delete the folder"],
             f"this run: {output} holds another one, with another config",
         )  # fmt: skip
-    if (output / "results.json").is_file():
+    if results.is_file():
         print(f"{output} is finished; choose output=runs/NAME to run it again")
         return None, None
-    last = output / "last.ckpt"
-    if not last.is_file():
-        return dict(config), None
     log.info("going on from %s", last)
     return dict(config), last
 

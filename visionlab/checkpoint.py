@@ -103,11 +103,11 @@ def config_of(content: Mapping[str, Any], source: str = "the checkpoint") -> dic
         CheckpointError: it carries none, or is of a newer format.
     """
     stamp = content.get("visionlab")
-    if not isinstance(stamp, dict) or "config" not in stamp:
+    if not isinstance(stamp, dict) or not isinstance(stamp.get("config"), dict):
         raise CheckpointError(f"{source} carries no config; it was not written by visionlab")
-    if stamp.get("format", 0) > FORMAT:
+    if not isinstance(stamp.get("format"), int) or stamp["format"] > FORMAT:
         raise CheckpointError(
-            f"{source} has format {stamp['format']}, this version reads up to {FORMAT}; "
+            f"{source} has format {stamp.get('format')}, this version reads up to {FORMAT}; "
             f"it was written by visionlab {stamp.get('version')}: upgrade"
         )
     return stamp["config"]
@@ -149,7 +149,9 @@ def load(path: str | Path, *, trust_code: bool = False) -> nn.Module:
     """
     content = read(path)
     config = config_of(content, str(path))
-    node = _without_weight_sources(config.get("task", {}).get("model") or config.get("model"))
+    task = config.get("task")
+    held = task.get("model") if isinstance(task, Mapping) else config.get("model")
+    node = _without_weight_sources(held)
     if node is None:
         raise CheckpointError(f"the config in {path} names no model")
     model = configs.build(node, key="model", trust_code=trust_code)
@@ -234,7 +236,8 @@ def export_encoder(
         model: a model with a timm ``backbone``, or the backbone itself.
         path: ``.safetensors`` or ``.pth``.
         overwrite: replace an existing file.
-        timm_name: timm's name of the architecture; taken from the backbone if it knows.
+        timm_name: timm's name of the architecture; taken from the backbone if it knows, else
+            ``vit_base_patch16_224`` with every size given as an argument.
         mean: per-channel mean of the training images on a 0..1 scale, for the side-car.
         std: per-channel standard deviation, likewise.
 
@@ -280,9 +283,12 @@ def write_text(text: str, path: Path) -> None:
 
 def _write_bytes(data: bytes, path: Path) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f".{path.name}.part")
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".part")
+    part = Path(name)
     try:
-        part.write_bytes(data)
+        with os.fdopen(handle, "wb") as file:
+            file.write(data)
+        part.chmod(0o644)
         part.replace(path)
     except OSError as error:
         raise OSError(f"could not write {path} ({error}); what stood there is intact") from error

@@ -42,7 +42,7 @@ COMPONENT_KEYS: dict[str, Registry | str] = {
     "flow": "visionlab.rotation:FLOWS",
 }
 # no component holds a list of tasks; `tasks` are names (of a MoE backbone)
-_PLURALS = {f"{key}s": key for key in COMPONENT_KEYS if key != "task"} | {"cameras": "camera"}
+_PLURALS = {f"{key}s": key for key in COMPONENT_KEYS if key != "task"}
 _TOP_KEYS = ("task", "data", "trainer", "seed", "output", "evaluations")
 _TRAINER = "lightning.pytorch.trainer.trainer:Trainer"
 _RESERVED = ("name", "_target_")
@@ -113,8 +113,11 @@ def _read_file(path: Path, chain: tuple[Path, ...]) -> dict[str, Any]:
         raise ConfigError([f"_base_ refers back to {path.name}; remove the circle"], str(chain[0]))
     loaded = _load_yaml(path)
     bases = loaded.pop("_base_", None) or []
+    bases = [bases] if isinstance(bases, str) else bases
+    if not isinstance(bases, list) or not all(isinstance(b, str) for b in bases):
+        raise ConfigError([f"_base_: expected a path or a list of paths, got {bases!r}"], str(path))
     config: dict[str, Any] = {}
-    for base in [bases] if isinstance(bases, str) else bases:
+    for base in bases:
         config = merge(config, _read_file(path.parent / base, (*chain, path)))
     return merge(config, loaded)
 
@@ -212,7 +215,7 @@ def _put(config: dict[str, Any], keys: list[str], value: Any, path: str) -> None
 
 def _step(node: Any, key: str, path: str, *, create: bool) -> Any:
     if isinstance(node, list):
-        if not key.isdigit() or int(key) >= len(node):
+        if not key.isdecimal() or int(key) >= len(node):
             raise ValueError(f"'{path}' is a list of {len(node)}; '{key}' is no index of it")
         return node[int(key)]
     if not isinstance(node, dict):
@@ -248,11 +251,36 @@ def check_names(config: Mapping[str, Any]) -> list[str]:
     errors = [
         f"no top-level key '{k}'. {suggest(k, _TOP_KEYS)}" for k in config if k not in _TOP_KEYS
     ]
-    errors += [f"missing: {k} (which {k} shall run?)" for k in ("task",) if not config.get(k)]
+    errors += [f"missing: {k} (which {k}?)" for k in ("task", "data") if not config.get(k)]
+    errors += _shape_errors(config)
+    if errors:
+        return errors
     known = schema.static_arguments(_TRAINER)
     errors += _unknown_keys("trainer", _trainer(config), known)
     for path, key, node in components(config):
         errors += _name_errors(path, key, node)
+    return errors
+
+
+def _shape_errors(config: Mapping[str, Any]) -> list[str]:
+    """Sections that are not the kind of thing they should be."""
+    errors = []
+    trainer = config.get("trainer") or {}
+    if not isinstance(trainer, Mapping):
+        return [f"trainer: expected keys and values, got {trainer!r}"]
+    every = trainer.get("checkpoint_every_n_steps", 1)
+    if not isinstance(every, int) or isinstance(every, bool) or every < 1:
+        errors.append(
+            f"trainer.checkpoint_every_n_steps: expected an int of 1 or more, got {every!r}"
+        )
+    errors += [
+        f"trainer.{k} is set by this project; write a script around visionlab.tasks to change it"
+        for k in ("callbacks", "plugins")
+        if k in trainer
+    ]
+    evaluations = config.get("evaluations")
+    if evaluations is not None and not isinstance(evaluations, list):
+        errors.append(f"evaluations: expected a list of evaluations, got {evaluations!r}")
     return errors
 
 
@@ -282,9 +310,9 @@ def check_signatures(config: Mapping[str, Any]) -> list[str]:
     """Errors that need the real classes: types, missing and unknown arguments, user targets."""
     errors = _call_errors("trainer", _trainer(config), resolve(_TRAINER))
     errors += [
-        f"{key}: expected {schema_}, got {config[key]!r}"
+        f"{key}: expected {expected}, got {config[key]!r}"
         for key, kind in (("seed", int), ("output", str))
-        if key in config and (schema_ := schema.mismatch(config[key], kind))
+        if key in config and (expected := schema.mismatch(config[key], kind))
     ]
     for path, key, node in components(config):
         if not isinstance(node, Mapping) or not any(k in node for k in _RESERVED):
@@ -310,7 +338,7 @@ def _call_errors(path: str, arguments: Mapping[str, Any], target: Any) -> list[s
             if schema.is_required(parameter):
                 errors.append(f"{path}: '{name}' is missing and has no default")
             continue
-        if name in COMPONENT_KEYS or name in _PLURALS:
+        if arguments[name] is not None and (name in COMPONENT_KEYS or name in _PLURALS):
             continue  # checked as a component
         expected = schema.mismatch(arguments[name], parameter.annotation)
         if expected:
@@ -391,6 +419,8 @@ def build(node: Any, *, key: str, path: str = "", trust_code: bool = True) -> An
         ConfigError: the constructor refused its arguments, or ``_target_`` is not trusted.
     """
     node, path = _expand(node), path or key
+    if errors := _name_errors(path, key, node):
+        raise ConfigError(errors)
     if "_target_" in node and not trust_code:
         raise ConfigError(
             [f"{path}: refuses to call '{node['_target_']}' from a file; pass trust_code=True to "

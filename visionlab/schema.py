@@ -132,6 +132,8 @@ def _fits(value: Any, annotation: Any) -> bool:
         return isinstance(value, Mapping) and (
             not arguments or all(_fits(v, arguments[1]) for v in value.values())
         )
+    if value is None:  # a class other than None's own wants an object
+        return not inspect.isclass(annotation) or annotation in (Any, object, _EMPTY)
     return not isinstance(value, _PLAIN) or not _is_module(annotation)
 
 

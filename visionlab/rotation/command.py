@@ -170,6 +170,8 @@ def build_flow(options: argparse.Namespace) -> FlowMethod:
 def estimator_recipe(options: argparse.Namespace) -> EstimatorRecipe:
     """The estimator of ``--estimator``, ``--refine``, ``--max-angle`` and ``--bin-size``."""
     backend = "auto"
+    if options.device.partition(":")[0] not in ("cpu", "cuda"):
+        raise ValueError(f"no device '{options.device}'; use cpu, cuda or cuda:1")
     if options.device.startswith("cuda"):
         require_gpu(options.device)
         backend = "cuda"

@@ -88,6 +88,8 @@ class ImageFolder:
         files: list[Path] | None = None,
     ) -> None:
         self.name = str(folder)
+        if stop is not None and stop < 1:
+            raise ValueError(f"stop is {stop}; it is the number of frames to read, 1 or more")
         listed = sorted(Path(folder).iterdir(), key=natural_order) if files is None else files
         self.files = [f for f in listed if f.suffix.lower() in IMAGE_SUFFIXES][:stop]
         if not self.files:

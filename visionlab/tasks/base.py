@@ -16,8 +16,8 @@ from visionlab.tasks.optimizers import AdamW, Recipe, images_per_step
 class Task(L.LightningModule):
     """Trains ``model``; a subclass says how a batch becomes a loss.
 
-    A step whose loss is not finite on any rank changes nothing: it is skipped and counted, and
-    the run stops with a message after ``nonfinite_limit`` of them.
+    A step with a gradient that is not finite on any rank changes nothing: it is skipped and
+    counted, and the run stops with a message after ``nonfinite_limit`` of them.
 
     Args:
         model: the component; a checkpoint holds its weights under ``model.``.
@@ -55,7 +55,7 @@ class Task(L.LightningModule):
         raise NotImplementedError(f"{type(self).__name__} does not say how a batch becomes a loss")
 
     def training_step(self, batch: Any, batch_idx: int) -> Tensor:
-        """One step under keyed randomness; logs every entry of the loss mapping."""
+        """One step; logs every entry of the loss mapping."""
         parts = self.loss(batch, batch_idx)
         parts = {"loss": parts} if isinstance(parts, Tensor) else parts
         for name, value in parts.items():
@@ -109,7 +109,12 @@ class Task(L.LightningModule):
             self._loader_state = None
 
     def on_before_optimizer_step(self, optimizer: Any) -> None:
-        """Skip the step everywhere if any gradient is not finite (after reduction over ranks)."""
+        """Skip the step everywhere if any gradient is not finite (after reduction over ranks).
+
+        Under fp16 the gradient scaler meets overflows now and then by design, and skips itself.
+        """
+        if getattr(self.trainer.precision_plugin, "scaler", None) is not None:
+            return
         norms = [torch._foreach_norm([p.grad for p in g["params"] if p.grad is not None])
                  for g in optimizer.param_groups]  # fmt: skip
         flat = [n for group in norms for n in group]

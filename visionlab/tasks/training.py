@@ -17,6 +17,7 @@ import yaml
 from lightning.pytorch.callbacks import Callback, ModelCheckpoint, TQDMProgressBar
 from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.plugins.io import TorchCheckpointIO
+from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
 from visionlab import checkpoint
 from visionlab import config as configs
@@ -89,10 +90,13 @@ def run(config: Mapping[str, Any], resume: Path | None = None) -> Path:
     write_config(config, output / "config.yaml")
     trainer = build_trainer(config, output, resume, has_validation(data))
     log.info("%s on %s, into %s", config["task"]["name"], device_name(trainer), output)
-    if task.job == "predict":
-        trainer.predict(task, datamodule=data, return_predictions=False)
-    else:
-        trainer.fit(task, datamodule=data, ckpt_path=resume, weights_only=True)
+    try:
+        if task.job == "predict":
+            trainer.predict(task, datamodule=data, return_predictions=False)
+        else:
+            trainer.fit(task, datamodule=data, ckpt_path=resume, weights_only=True)
+    except MisconfigurationException as error:
+        raise ValueError(" ".join(str(error).split())) from error
     if trainer.is_global_zero and not trainer.interrupted:
         evaluate(config, task, data, output)
     return output
@@ -178,9 +182,9 @@ def load_task(path: Path) -> tuple[Task, Any]:
     if "task" not in config:
         raise checkpoint.CheckpointError(f"{path} holds a bare model, not a training run")
     seed_all(int(config.get("seed", 0)))
-    data = configs.build(config["data"], key="data", trust_code=False)
     task: Task = configs.build(config["task"], key="task", trust_code=False)
+    checkpoint.load_strictly(task, content.get("state_dict", {}), str(path))
+    data = configs.build(config["data"], key="data", trust_code=False)
     task.seed = data.seed = int(config.get("seed", 0))
     task.run_config, task.output = config, path.parent
-    checkpoint.load_strictly(task, content["state_dict"], str(path))
     return task.eval(), data
