@@ -38,6 +38,7 @@ def minimal(**model):
                 **model,
             },
         },
+        "data": {"name": "images", "datasets": {}},
         "seed": 1,
     }  # fmt: skip
 
@@ -159,9 +160,35 @@ def test_types_and_missing_arguments_are_found_together():
 
 
 def test_component_without_name_says_what_is_known():
-    (error,) = configs.check_names({"task": {"model": {}}})[:1]
-    assert "'name' is missing" in error
-    assert "masked_pretraining" in error
+    errors = "\n".join(configs.check_names({"task": {"model": {}}, "data": "images"}))
+    assert "'name' is missing" in errors
+    assert "masked_pretraining" in errors
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"data": None}, "missing: data"),
+        ({"trainer": [1]}, "trainer: expected keys and values"),
+        ({"trainer": {"callbacks": []}}, "trainer.callbacks is set by this project"),
+        ({"trainer": {"checkpoint_every_n_steps": -3}}, "expected an int of 1 or more, got -3"),
+        ({"evaluations": "knn"}, "evaluations: expected a list"),
+    ],
+)
+def test_sections_of_the_wrong_kind(change, message):
+    assert any(message in e for e in configs.check_names(minimal() | change))
+
+
+def test_null_is_no_component_where_one_is_needed():
+    config = minimal()
+    config["task"]["model"] = None
+    config["data"]["datasets"] = None
+    errors = "\n".join(configs.check_signatures(config))
+    assert "task.model: expected" in errors
+    assert "data.datasets: expected" in errors
+    assert not configs.check_signatures(
+        {**minimal(), "task": minimal()["task"] | {"optimizer": None}}
+    )
 
 
 @pytest.mark.parametrize(

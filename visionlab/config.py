@@ -252,9 +252,8 @@ def check_names(config: Mapping[str, Any]) -> list[str]:
         f"no top-level key '{k}'. {suggest(k, _TOP_KEYS)}" for k in config if k not in _TOP_KEYS
     ]
     errors += [f"missing: {k} (which {k}?)" for k in ("task", "data") if not config.get(k)]
-    errors += _shape_errors(config)
-    if errors:
-        return errors
+    if shapes := _shape_errors(config):
+        return errors + shapes  # nothing below could be read
     known = schema.static_arguments(_TRAINER)
     errors += _unknown_keys("trainer", _trainer(config), known)
     for path, key, node in components(config):

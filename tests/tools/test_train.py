@@ -66,6 +66,19 @@ def test_train_resume_and_finish(config, capsys, tmp_path):
     assert [int(s) for s in steps] == list(range(6))
 
 
+def test_a_run_can_be_resumed_into_another_folder(config, tmp_path):
+    assert train.main([str(config)]) == 0
+    last, new = str(tmp_path / "run" / "last.ckpt"), tmp_path / "new"
+    assert train.main([last, "trainer.max_epochs=2", f"output={new}"]) == 0
+    assert (new / "results.json").exists()
+
+
+def test_a_start_that_failed_does_not_block_the_corrected_one(config, capsys):
+    assert train.main([str(config), "trainer.precision=zz"]) == 1
+    assert "precision" in capsys.readouterr().err.lower()
+    assert train.main([str(config)]) == 0
+
+
 def test_another_config_in_the_same_folder_says_what_changed(config, capsys):
     assert train.main([str(config)]) == 0
     assert train.main([str(config), "seed=5", "task.model.mask=green"]) == 1
