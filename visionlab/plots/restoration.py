@@ -62,7 +62,9 @@ def plot_convergence(
     for (name, trace), style in zip(traces.items(), _STYLES * len(traces)):
         steps = range(1, len(trace["psnr"]) + 1)
         quality.plot(steps, trace["psnr"], style, label=name)
-        above = [max(v, 1e-12) for v in trace["objective"]]
+        # below this share of the largest value a difference is rounding of single precision
+        floor = 3e-5 * max(trace["objective"])
+        above = [v if v > floor else float("nan") for v in trace["objective"]]
         objective.plot(steps[:-1], above[:-1], style, label=name)
         residual.plot(steps, trace["residual"], style, label=name)
     quality.set(ylabel="PSNR (dB)", xscale="log", xlabel="iteration")
