@@ -17,7 +17,6 @@ from visionlab.data.randomness import mix
 from visionlab.proximal.losses import ProximalMatchingSchedule, denoising_loss
 from visionlab.proximal.network import ProximalNetwork
 from visionlab.tasks.base import Task
-from visionlab.tasks.memory import keep_freed_memory
 from visionlab.tasks.optimizers import Adam, Recipe
 
 
@@ -86,11 +85,6 @@ class ProximalMatching(Task):
         )
         self.gamma_unit = gamma_unit
         self.validation_levels = tuple(validation_levels or _levels(model))
-
-    def on_fit_start(self) -> None:
-        """On a CPU, keep memory between steps."""
-        if self.device.type == "cpu":
-            keep_freed_memory()
 
     def configure_optimizers(self) -> Any:
         """The recipe's optimiser under the schedule of the stages."""

@@ -25,6 +25,7 @@ from visionlab.data.images import ImageData
 from visionlab.data.randomness import seed_all
 from visionlab.tasks.base import Task
 from visionlab.tasks.curves import CurveLogger, drop_after
+from visionlab.tasks.memory import keep_freed_memory
 from visionlab.tasks.tables import format_table
 
 log = logging.getLogger("visionlab")
@@ -89,6 +90,8 @@ def run(config: Mapping[str, Any], resume: Path | None = None) -> Path:
     output.mkdir(parents=True, exist_ok=True)
     write_config(config, output / "config.yaml")
     trainer = build_trainer(config, output, resume, has_validation(data))
+    if trainer.strategy.root_device.type == "cpu":
+        keep_freed_memory()
     log.info("%s on %s, into %s", config["task"]["name"], device_name(trainer), output)
     try:
         if task.job == "predict":
