@@ -45,12 +45,15 @@ def train(python: Path, rest: list[str]) -> int:
 
 
 def test(python: Path, rest: list[str]) -> int:
-    """Format, lint and types, then the tests; arguments go to pytest and skip the former."""
-    if not rest:
-        for check in (["ruff", "format", "--check"], ["ruff", "check"], ["mypy"]):
-            if status := run([python, "-m", *check]):
-                return status
-    return run([python, "-m", "pytest", *rest])
+    """Format, lint and types, then all tests; given arguments, pytest alone with these."""
+    if rest:
+        return run([python, "-m", "pytest", *rest])
+    for check in (["ruff", "format", "--check"], ["ruff", "check"], ["mypy"]):
+        if status := run([python, "-m", *check]):
+            return status
+    # a file stays in one process: its fixtures are made once
+    spread = ["-n", "auto", "--maxprocesses", "8", "--dist", "loadfile"]
+    return run([python, "-m", "pytest", "-q", *spread])
 
 
 def find_python(here: bool) -> Path:
