@@ -9,8 +9,9 @@ python tools/benchmark_rotation.py generate photo.jpg --output clip --movers 8
 import argparse
 import json
 import logging
+import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -47,6 +48,17 @@ def parser() -> argparse.ArgumentParser:
     return top
 
 
+def at_least(least: int) -> Callable[[str], int]:
+    """Type of an option that counts something."""
+
+    def count(text: str) -> int:
+        if not re.fullmatch(r"[+-]?\d+", text) or int(text) < least:
+            raise argparse.ArgumentTypeError(f"'{text}' is not a whole number of {least} or more")
+        return int(text)
+
+    return count
+
+
 def _add_run(commands: Any) -> None:
     p = commands.add_parser("run", help="rotation of every frame of a video, folder or stream")
     p.set_defaults(command=run)
@@ -57,11 +69,13 @@ def _add_run(commands: Any) -> None:
     _add_estimator(p)
     p.add_argument("--mask", type=Path, help="picture, or folder with one a frame; white is used")
     p.add_argument("--invert-mask", action="store_true", help="black is used instead")
-    p.add_argument("--start", type=int, default=0, metavar="N", help="first frame")
-    p.add_argument("--stop", type=int, metavar="N", help="frame after the last")
+    p.add_argument("--start", type=at_least(0), default=0, metavar="N", help="first frame")
+    p.add_argument("--stop", type=at_least(1), metavar="N", help="frame after the last")
     p.add_argument("--fps", type=float, help="rate of a folder, or instead of a video's own times")
     p.add_argument("--width", type=int, metavar="PX", help="reduce frames to this width first")
-    p.add_argument("--batch", type=int, default=1, help="pairs per step (dense flow on a GPU)")
+    p.add_argument(
+        "--batch", type=at_least(1), default=1, help="pairs per step (dense flow on a GPU)"
+    )
     p.add_argument("--prior", action="store_true", help="search around the last frame's answer")
     p.add_argument("--formats", nargs="+", default=["csv"], help="csv jsonl tum gcsv")
     p.add_argument("--plots", action="store_true", help="rates, angles and votes as pictures")
@@ -78,7 +92,7 @@ def _add_eval(commands: Any) -> None:
     p.add_argument("estimate", type=Path, help="trajectory file, or the folder of a run")
     p.add_argument("truth", type=Path, help="trajectory file (CSV, JSON lines, TUM, KITTI)")
     p.add_argument("--by", choices=("frame", "time"), default="frame", help="how rows meet")
-    p.add_argument("--seed", type=int, default=0, help="of the bootstrap")
+    p.add_argument("--seed", type=at_least(0), default=0, help="of the bootstrap")
     p.add_argument("--json", type=Path, help="write the table here too")
     p.add_argument("--plot", type=Path, help="histogram of the errors")
 
@@ -89,12 +103,14 @@ def _add_compare(commands: Any) -> None:
     p.add_argument("sequences", nargs="*", type=Path, help="recordings with ground truth")
     p.add_argument("--format", help="of the recordings (found out by itself)")
     p.add_argument("--scenes", nargs="+", default=[], metavar="S0", help="synthetic flows S0 to S5")
-    p.add_argument("--count", type=int, default=40, help="flows per scene")
-    p.add_argument("--seed", type=int, default=1, help="of the scenes")
-    p.add_argument("--limit", type=int, help="pairs per recording")
-    p.add_argument("--stride", type=int, default=1, help="take every so many pairs")
+    p.add_argument("--count", type=at_least(1), default=40, help="flows per scene")
+    p.add_argument("--seed", type=at_least(0), default=1, help="of the scenes")
+    p.add_argument("--limit", type=at_least(1), help="pairs per recording")
+    p.add_argument("--stride", type=at_least(1), default=1, help="take every so many pairs")
     p.add_argument("--methods", nargs="+", default=["*"], help="names or wildcards")
-    p.add_argument("--repeats", type=int, default=1, help="timings per pair; the fastest counts")
+    p.add_argument(
+        "--repeats", type=at_least(1), default=1, help="timings per pair; the fastest counts"
+    )
     p.add_argument("--json", type=Path, help="write the table here too")
     p.add_argument("--quiet", action="store_true")
     _add_camera(p)
@@ -109,12 +125,14 @@ def _add_generate(commands: Any) -> None:
     p.add_argument("--size", type=int, nargs=2, default=(480, 270), metavar=("W", "H"))
     p.add_argument("--focal", type=float, default=413.75, help="px, of the output")
     p.add_argument("--source-fov", type=float, default=73.0, help="degrees, horizontal")
-    p.add_argument("--frames", type=int, default=150)
+    p.add_argument("--frames", type=at_least(2), default=150)
     p.add_argument("--fps", type=float, default=25.0)
     p.add_argument("--peak", type=float, default=5.0, metavar="DEG", help="largest angle per axis")
-    p.add_argument("--movers", type=int, default=0, help="rectangles that move in the world")
+    p.add_argument(
+        "--movers", type=at_least(0), default=0, help="rectangles that move in the world"
+    )
     p.add_argument("--noise", type=float, default=0.0, help="grey levels")
-    p.add_argument("--seed", type=int, default=0)
+    p.add_argument("--seed", type=at_least(0), default=0)
 
 
 def _add_camera(p: argparse.ArgumentParser) -> None:
@@ -138,7 +156,9 @@ def _add_flow(p: argparse.ArgumentParser) -> None:
     group.add_argument("--weights", type=Path, help="of raft: state dict of torchvision's network")
     group.add_argument("--network", default="raft_small", help="of raft: raft_small, raft_large")
     group.add_argument("--device", default="cpu", help="cpu, cuda or cuda:N")
-    group.add_argument("--threads", type=int, default=0, help="of OpenCV and the vote (0: all)")
+    group.add_argument(
+        "--threads", type=at_least(0), default=0, help="of OpenCV and the vote (0: all)"
+    )
 
 
 def _add_estimator(p: argparse.ArgumentParser) -> None:

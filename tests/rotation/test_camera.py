@@ -82,7 +82,14 @@ def test_bad_cameras(arguments, message):
         Camera(*arguments)
 
 
+def test_a_focal_length_is_a_number():
+    with pytest.raises(TypeError, match="camera fx must be a number of pixels, got '500'"):
+        Camera("500", 500, 0, 0, 4, 4)
+
+
 def test_bad_fields_of_view():
+    with pytest.raises(ValueError, match="between 0 and 180 degrees, got '60'"):
+        Camera.from_fov("60", 480, 270)
     with pytest.raises(ValueError, match="between 0 and 180 degrees, got 180"):
         Camera.from_fov(180, 480, 270)
     with pytest.raises(ValueError, match=r"no field-of-view axis 'diag'. Did you mean 'diagonal'"):

@@ -222,11 +222,14 @@ def test_no_flips_of_180_degrees():
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"max_angle": 3.2}, r"max_angle=3.2 rad is over 180 degrees \(pi\); is it in degrees"),
+        ({"max_angle": 3.2}, r"max_angle=3.2 rad is 183.346 degrees, over 180; was it meant"),
         ({"max_angle": -0.1}, r"max_angle must be a positive number of radians, got -0.1"),
         ({"max_angle": float("nan")}, r"max_angle must be a positive number"),
-        ({"bin_size": 0.1}, r"bin_size=0.1 rad must be positive and no larger than the range"),
-        ({"bin_size": 0.0}, r"bin_size=0.0 rad must be positive"),
+        (
+            {"bin_size": 0.1},
+            r"bin_size=0.1 rad \(5.73 degrees\) must be .* no larger than the range",
+        ),
+        ({"bin_size": 0.0}, r"bin_size=0 rad .* must be positive"),
         ({"bin_size": 1e-6}, r"140,059\^3 cells needs 73.1 GiB .* raise bin_size=1e-06"),
         ({"bin_size": 5e-5, "search": "pyramid"}, r"GiB of counters per thread"),
         ({"grid_step": 0}, r"grid_step must be a whole number >= 1, got 0"),
@@ -239,6 +242,19 @@ def test_no_flips_of_180_degrees():
 def test_bad_settings(options, message):
     with pytest.raises(ValueError, match=message):
         RotationEstimator(CAMERA, **options)
+
+
+@pytest.mark.parametrize(
+    ("camera", "options", "message"),
+    [
+        (None, {}, "camera must be a visionlab.rotation.Camera, got NoneType; make one by"),
+        (CAMERA, {"bin_size": "1e-3"}, "bin_size must be a number of radians, got '1e-3'"),
+        (CAMERA, {"max_angle": None}, "max_angle must be a number of radians, got None"),
+    ],
+)
+def test_settings_of_a_wrong_type(camera, options, message):
+    with pytest.raises(TypeError, match=message):
+        RotationEstimator(camera, **options)
 
 
 GOOD = np.zeros((180, 320, 2))

@@ -135,6 +135,11 @@ def test_a_file_cut_short_is_noticed(video, tmp_path) -> None:
     [
         (lambda p: open_source(p / "none.mp4"), FileNotFoundError, "no such video or folder"),
         (lambda p: open_source(p / "bad.mp4"), ValueError, "cannot read .* as a video"),
+        (
+            lambda p: open_source("http://127.0.0.1:9/no.mp4"),
+            ConnectionError,
+            "cannot open the stream http://127.0.0.1:9/no.mp4: nothing answers",
+        ),
         (lambda p: open_source(p / "empty"), ValueError, "no picture"),
         (lambda p: open_source(p, fps=-1), ValueError, "fps must be positive"),
         (lambda p: list(ImageFolder(p / "mixed").frames()), ValueError, "all must be of one size"),

@@ -165,7 +165,7 @@ def test_a_stopped_run_goes_on(call, video, monkeypatch, tmp_path) -> None:
         (["run", "VIDEO", "--focal", 210, "--flow", "raft"], "flow 'raft' needs weights"),
         (["run", "VIDEO", "--focal", 210, "--preset", "fast"], "--preset belongs to --flow dis"),
         (["run", "VIDEO", "--focal", 210, "--refine", "irsl"], "Did you mean 'irls'"),
-        (["run", "VIDEO", "--focal", 210, "--max-angle", 200], "over 180 degrees"),
+        (["run", "VIDEO", "--focal", 210, "--max-angle", 200], "is 200 degrees, over 180"),
         (["run", "VIDEO", "--focal", 210, "--bin-size", 30], "no larger than the range"),
         (["run", "VIDEO", "--focal", 210, "--bin-size", 0.0001], "GiB of counters"),
         (["run", "VIDEO", "--focal", 210, "--mask", "none.png"], "no such mask"),
@@ -173,10 +173,9 @@ def test_a_stopped_run_goes_on(call, video, monkeypatch, tmp_path) -> None:
         (["run", "VIDEO", "--focal", 210, "--formats", "xml"], "no output format 'xml'"),
         (["run", "VIDEO", "--focal", 210, "--start", 99], "no frame could be read"),
         (["run", "VIDEO", "--focal", 210, "--start", 19], "only one frame could be read"),
-        (["run", "VIDEO", "--focal", 210, "--start", -1], "--start must not be negative"),
+        (["run", "CLIP", "--focal", 210, "--output", "CLIP"], "would lie among the pictures"),
+        (["run", "VIDEO", "--focal", 210, "--invert-mask"], "no --mask was given"),
         (["run", "VIDEO", "--focal", 210, "--width", 500], "--width must lie between"),
-        (["run", "VIDEO", "--focal", 210, "--batch", 0], "batch must be at least 1"),
-        (["run", "VIDEO", "--focal", 210, "--threads", -1], "--threads must not be negative"),
         (["run", "VIDEO", "--focal", 210, "--output", "done"], "rotation.csv exists already"),
         (["run", "VIDEO", "--focal", 210, "--stabilise", "small.png"], "small.png exists already"),
         (["eval", "none.csv", "TRUTH"], "no such trajectory file"),
@@ -203,13 +202,33 @@ def test_bad_input_gets_one_sentence(arguments, message, call, video, clip, tmp_
     bent[3] = "2,0.08,0.5,0.5,0.5,0.9"
     (tmp_path / "bent.csv").write_text("\n".join(bent))
     assert len(truth) == 20
-    places = {"VIDEO": video, "TRUTH": clip / "gt.csv"}
+    places = {"VIDEO": video, "CLIP": clip, "TRUTH": clip / "gt.csv"}
     code, _, error = call(*[places.get(a, a) for a in arguments])
     assert code == 2
     assert message in error
     assert "Traceback" not in error
     last = error.strip().splitlines()[-1]
     assert last.startswith("error: ")
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["run", "VIDEO", "--focal", 210, "--start", -1],
+        ["run", "VIDEO", "--focal", 210, "--batch", 0],
+        ["run", "VIDEO", "--focal", 210, "--threads", -1],
+        ["compare", "--scenes", "S0", "--count", 0],
+        ["compare", "--scenes", "S0", "--repeats", "two"],
+        ["compare", "--scenes", "S0", "--seed", -1],
+        ["generate", "photo.png", "--output", "made", "--movers", -1],
+    ],
+)
+def test_counts_are_checked_at_the_door(arguments, call, capsys) -> None:
+    with pytest.raises(SystemExit) as stop:
+        call(*arguments)
+    assert stop.value.code == 2
+    option, value = arguments[-2:]
+    assert f"argument {option}: '{value}' is not a whole number of" in capsys.readouterr().err
 
 
 def test_a_gpu_that_is_not_there_is_said(call, video) -> None:

@@ -5,6 +5,7 @@ Pixel centres lie at integers, so an uncalibrated principal point is ``((w-1)/2,
 
 from dataclasses import dataclass, replace
 from math import isfinite, pi, radians, tan
+from numbers import Real
 from pathlib import Path
 from typing import Literal, Self
 
@@ -61,7 +62,10 @@ class Camera:
         if model not in _COEFFICIENTS:
             raise ValueError(f"no camera model '{model}'. {suggest(model, _COEFFICIENTS)}")
         for name in ("fx", "fy", "cx", "cy"):
-            value = float(getattr(self, name))
+            value = getattr(self, name)
+            if not isinstance(value, Real):
+                raise TypeError(f"camera {name} must be a number of pixels, got {value!r}")
+            value = float(value)
             if not isfinite(value) or (name[0] == "f" and value <= 0):
                 raise ValueError(
                     f"camera {name} must be a {'positive' if name[0] == 'f' else 'finite'} number "
@@ -71,9 +75,9 @@ class Camera:
             object.__setattr__(self, name, value)
         for name in ("width", "height"):
             value = getattr(self, name)
-            if int(value) != value or value < 2:
+            if not isinstance(value, Real) or int(value) != value or value < 2:
                 raise ValueError(
-                    f"camera {name} must be a whole number of pixels >= 2, got {value}"
+                    f"camera {name} must be a whole number of pixels >= 2, got {value!r}"
                 )
             object.__setattr__(self, name, int(value))
         if len(coefficients) not in _COEFFICIENTS[model]:
@@ -101,10 +105,10 @@ class Camera:
         sides = {"horizontal": width, "vertical": height, "diagonal": np.hypot(width, height)}
         if axis not in sides:
             raise ValueError(f"no field-of-view axis '{axis}'. {suggest(axis, sides)}")
-        if not 0 < degrees < 180:
+        if not isinstance(degrees, Real) or not 0 < degrees < 180:
             raise ValueError(
                 "the field of view of a pinhole camera lies between 0 and 180 degrees, "
-                f"got {degrees}"
+                f"got {degrees!r}"
             )
         return cls.from_focal(float(sides[axis]) / 2 / tan(radians(degrees) / 2), width, height)
 

@@ -25,9 +25,14 @@ log = logging.getLogger(__name__)
 def run(options: argparse.Namespace, *, progress: TextIO | None) -> pipeline.RunResult:
     """Estimate a video's rotation and write what was asked for."""
     set_threads(options.threads)
+    if options.invert_mask and options.mask is None:
+        raise ValueError("--invert-mask turns a mask round, but no --mask was given")
+    output = options.output or Path(f"{Path(options.source).stem or 'stream'}_rotation")
+    if output.resolve() == Path(options.source).resolve():
+        raise ValueError(
+            f"the results would lie among the pictures of {output}; name another --output"
+        )
     source = open_source(options.source, fps=options.fps, stop=options.stop)
-    if options.start < 0:
-        raise ValueError(f"--start must not be negative, got {options.start}")
     full = build_camera(options, source.size)
     camera = full
     if options.width is not None:
@@ -46,7 +51,6 @@ def run(options: argparse.Namespace, *, progress: TextIO | None) -> pipeline.Run
         batch=options.batch,
         use_prior=options.prior,
     )
-    output = options.output or Path(f"{Path(options.source).stem or 'stream'}_rotation")
     if options.stabilise is not None and options.stabilise.exists() and not options.overwrite:
         raise FileExistsError(f"{options.stabilise} exists already; give --overwrite")
     result = pipeline.run(

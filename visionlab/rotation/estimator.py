@@ -7,6 +7,7 @@ cell of rotation space, `refinement` (or `joint`) takes it below the bin size, `
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from math import isqrt, pi
+from numbers import Real
 from typing import Any, Literal, Self, get_args
 
 import numpy as np
@@ -104,6 +105,11 @@ class RotationEstimator:
                 raise ValueError(f"{name} must be a whole number >= 1, got {number}")
         if sigma != "auto" and not 0 < float(sigma) < np.inf:
             raise ValueError(f"sigma must be 'auto' or a positive number of px, got {sigma}")
+        if not isinstance(camera, Camera):
+            raise TypeError(
+                f"camera must be a visionlab.rotation.Camera, got {type(camera).__name__}; make "
+                "one by Camera.from_fov(60, width, height) or Camera.from_file(path)"
+            )
         first = check_range(bin_size, max_angle, geometry, search)
         wider = [m for m in verdict.WIDER if widen and m > 1.2 * max_angle]
         self.camera, self.num_threads = camera, int(num_threads)
@@ -242,17 +248,21 @@ def check_range(bin_size: float, max_angle: float, geometry: Geometry, search: S
     Raises:
         ValueError: it does not; the message says what to change.
     """
+    for name, value in (("bin_size", bin_size), ("max_angle", max_angle)):
+        if not isinstance(value, Real):
+            raise TypeError(f"{name} must be a number of radians, got {value!r}")
     if not 0 < max_angle < np.inf:
         raise ValueError(f"max_angle must be a positive number of radians, got {max_angle}")
     if max_angle > pi:
         raise ValueError(
-            f"max_angle={max_angle} rad is over 180 degrees (pi); is it in degrees? "
-            f"{max_angle} degrees are {np.radians(max_angle):.4g} rad"
+            f"max_angle={max_angle:.6g} rad is {np.degrees(max_angle):.6g} degrees, over 180; "
+            f"was it meant in degrees? {max_angle:.6g} degrees are {np.radians(max_angle):.4g} rad"
         )
     if not 0 < bin_size <= max_angle:
         raise ValueError(
-            f"bin_size={bin_size} rad must be positive and no larger than the range "
-            f"max_angle={max_angle} rad"
+            f"bin_size={bin_size:.6g} rad ({np.degrees(bin_size):.4g} degrees) must be positive "
+            f"and no larger than the range max_angle={max_angle:.6g} rad "
+            f"({np.degrees(max_angle):.4g} degrees)"
         )
     grid = Grid.for_range(bin_size, max_angle, geometry)
     needed = counter_bytes(grid.bins, search)

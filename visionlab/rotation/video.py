@@ -51,6 +51,7 @@ def open_source(
 
     Raises:
         FileNotFoundError: no such file or folder.
+        ConnectionError: nothing answers at a stream's address.
         ValueError: no picture in the folder, or a file that is no video.
     """
     text = str(source)
@@ -246,6 +247,9 @@ def _open_capture(address: int | str) -> Any:
     import cv2
 
     capture = cv2.VideoCapture(address)
+    if not capture.isOpened() and (isinstance(address, int) or "://" in address):
+        what = f"camera {address}" if isinstance(address, int) else f"the stream {address}"
+        raise ConnectionError(f"cannot open {what}: nothing answers there, or it sends no video")
     if not capture.isOpened():
         raise ValueError(
             f"cannot read {address} as a video: damaged, truncated, not a video, or of a codec "
