@@ -6,13 +6,17 @@
 Prints medians over interleaved repeats, the ratio to the dense MLP (1 = as fast as dense, smaller
 is better), and the same for Mod-Squad's layer rule, written here from its description: sort by
 expert, one matmul per expert into preallocated outputs, gates from the full softmax, index_add.
+On CUDA also the inverse (dense / this), the same with both captured in a CUDA graph, the peak
+memory of a step, and ScatterMoE where it is installed (pip install scattermoe).
 """
 
 import argparse
+import importlib.util
 import platform
 import statistics
 import time
 from collections.abc import Callable
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -23,6 +27,8 @@ from visionlab.moe import MoELayer
 
 CPU_SHAPES = [(1576, 384, 16, 4, h) for h in (192, 384, 768, 1536)]
 H100_SHAPES = [(50432, 768, 16, 2, 1536), (50432, 384, 16, 4, 384), (16640, 384, 16, 2, 768)]
+CPU_LIMITS = {192: 1.5, 384: 1.25, 768: 1.15, 1536: 1.15}  # claimed: time to dense at most
+GPU_LIMITS = dict(zip(H100_SHAPES, (0.75, 0.58, 0.60)))  # claimed: dense / MoE at least
 
 
 class _ParallelLinear(torch.autograd.Function):
@@ -69,6 +75,23 @@ class ModSquadRule(nn.Module):
         return torch.zeros_like(x).index_add(0, token, y)
 
 
+class ScatterMoERule(nn.Module):
+    """ScatterMoE's MLP (arXiv 2403.08245) behind a linear router; a baseline only."""
+
+    def __init__(self, dim: int, hidden: int, experts: int, top_k: int) -> None:
+        from scattermoe.mlp import MLP
+
+        super().__init__()
+        self.top_k = top_k
+        self.router = nn.Linear(dim, experts, bias=False)
+        self.mlp = MLP(dim, hidden, experts, top_k, activation=nn.GELU())
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Tokens (N, D) -> (N, D)."""
+        logits, chosen = self.router(x).topk(self.top_k)
+        return self.mlp(x, logits.softmax(-1), chosen)
+
+
 def dense_mlp(dim: int, hidden: int) -> nn.Module:
     """The dense MLP of a transformer block."""
     return nn.Sequential(nn.Linear(dim, hidden), nn.GELU(), nn.Linear(hidden, dim))
@@ -100,25 +123,91 @@ def timed(step: Callable[[], None], device: str) -> float:
     return (time.perf_counter() - begin) * 1e3
 
 
+@dataclass
+class Times:
+    """Repeats of one variant in ms, with its peak memory where the device tells it."""
+
+    eager: list[float] = field(default_factory=list)
+    graph: list[float] = field(default_factory=list)
+    peak_mib: float = float("nan")
+
+
+def variants(shape: tuple[int, int, int, int, int], backends: list[str]) -> dict[str, nn.Module]:
+    """Dense MLP, Mod-Squad's rule, ScatterMoE if installed, and the layer on each backend."""
+    _, d, e, k, h = shape
+    modules: dict[str, nn.Module] = {"dense": dense_mlp(d, k * h)}
+    modules["Mod-Squad rule"] = ModSquadRule(d, h, e, k)
+    if importlib.util.find_spec("scattermoe") is not None:
+        modules["ScatterMoE"] = ScatterMoERule(d, h, e, k)
+    return modules | {b: MoELayer(d, h, e, k, backend=b) for b in backends}
+
+
 def measure(
     shape: tuple[int, int, int, int, int], device: str, backends: list[str], repeats: int
-) -> dict[str, list[float]]:
+) -> dict[str, Times]:
     """Times of every variant, interleaved so that a busy machine hits all alike."""
-    n, d, e, k, h = shape
+    n, d = shape[:2]
     dtype = torch.float32 if device == "cpu" else torch.bfloat16
     torch.manual_seed(0)
-    modules = {"dense": dense_mlp(d, k * h), "Mod-Squad rule": ModSquadRule(d, h, e, k)}
-    modules |= {b: MoELayer(d, h, e, k, backend=b) for b in backends}
     x = torch.randn(n, d, device=device, dtype=dtype).requires_grad_()
     grad = torch.randn(n, d, device=device, dtype=dtype)
-    steps = {m: step_of(mod.to(device, dtype), x, grad) for m, mod in modules.items()}
-    times: dict[str, list[float]] = {m: [] for m in modules}
-    for i in range(repeats + 2):
+    modules = {m: v.to(device, dtype) for m, v in variants(shape, backends).items()}
+    steps = {m: step_of(module, x, grad) for m, module in modules.items()}
+    times = {m: Times() for m in steps}
+    runs = [(steps[m], times[m].eager) for m in steps]
+    if device == "cuda":
         for m, step in steps.items():
+            times[m].peak_mib = peak_memory(step)
+        captured = [m for m in steps if m == "dense" or (m in backends and m != "loop")]
+        runs += [(captured_step(steps[m]), times[m].graph) for m in captured]
+    for i in range(repeats + 2):
+        for step, kept in runs:
             t = timed(step, device)
             if i >= 2:
-                times[m].append(t)
+                kept.append(t)
     return times
+
+
+def captured_step(step: Callable[[], None]) -> Callable[[], None]:
+    """The step as a CUDA graph: no launch costs, and an error if it waits for the host."""
+    stream = torch.cuda.Stream()
+    stream.wait_stream(torch.cuda.current_stream())
+    with torch.cuda.stream(stream):  # compiles kernels and fills caches outside the graph
+        for _ in range(3):
+            step()
+    torch.cuda.current_stream().wait_stream(stream)
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        step()
+    return graph.replay
+
+
+def peak_memory(step: Callable[[], None]) -> float:
+    """MiB that a step needs beyond what was allocated before it (the weights and the input)."""
+    step()  # kernels that tune themselves do it here
+    torch.cuda.synchronize()
+    before = torch.cuda.memory_allocated()
+    torch.cuda.reset_peak_memory_stats()
+    step()
+    torch.cuda.synchronize()
+    return (torch.cuda.max_memory_allocated() - before) / 2**20
+
+
+def rows(times: dict[str, Times], *, cuda: bool) -> list[list[str]]:
+    """Cells of each variant: ms and ratios of medians; on CUDA also graphs and memory."""
+    medians = {m: statistics.median(t.eager) for m, t in times.items()}
+    graphs = {m: statistics.median(t.graph) for m, t in times.items() if t.graph}
+    dense, rule = medians["dense"], medians["Mod-Squad rule"]
+    table = []
+    for m, t in medians.items():
+        cells = [m, f"{t:.2f}", f"{t / dense:.2f}", f"{t / rule:.2f}"]
+        if cuda:
+            graph = graphs.get(m)
+            cells += [f"{dense / t:.2f}", f"{graph:.2f}" if graph else "-"]
+            cells += [f"{graphs['dense'] / graph:.2f}" if graph else "-"]
+            cells += [f"{times[m].peak_mib:.0f}"]
+        table.append(cells)
+    return table
 
 
 def main() -> None:
@@ -127,23 +216,25 @@ def main() -> None:
     parser.add_argument("--device", default="cpu", choices=["cpu", "cuda"])
     parser.add_argument("--preset", default="cpu", choices=["cpu", "h100"])
     parser.add_argument("--widths", type=int, nargs="*", help="only these expert widths")
-    parser.add_argument("--backends", nargs="*", default=["auto"])
+    parser.add_argument(
+        "--backends", nargs="*", help="default: auto; on CUDA fused, triton, grouped_mm"
+    )
     parser.add_argument("--repeats", type=int, default=15)
     args = parser.parse_args()
-    name = platform.processor() or platform.machine()
-    if args.device == "cuda":
-        name = torch.cuda.get_device_name()
+    cuda = args.device == "cuda"
+    backends = args.backends or (["fused", "triton", "grouped_mm"] if cuda else ["auto"])
+    name = torch.cuda.get_device_name() if cuda else platform.processor() or platform.machine()
     print(f"{name}, torch {torch.__version__}, threads {torch.get_num_threads()}")
-    print("| tokens | dim | experts | k | width | variant | ms | / dense | / Mod-Squad rule |")
-    print("|-|-|-|-|-|-|-|-|-|")
+    heads = [*"tokens dim experts k width variant ms".split(), "/ dense", "/ Mod-Squad rule"]
+    if cuda:
+        heads += ["dense / this", "graph ms", "dense graph / this graph", "peak MiB"]
+    print(f"| {' | '.join(heads)} |\n|{'-|' * len(heads)}")
     for shape in CPU_SHAPES if args.preset == "cpu" else H100_SHAPES:
         if args.widths and shape[-1] not in args.widths:
             continue
-        times = measure(shape, args.device, args.backends, args.repeats)
-        medians = {m: statistics.median(t) for m, t in times.items()}
-        for m, t in medians.items():
-            ratios = f"{t / medians['dense']:.2f} | {t / medians['Mod-Squad rule']:.2f}"
-            print(f"| {' | '.join(map(str, shape))} | {m} | {t:.1f} | {ratios} |", flush=True)
+        times = measure(shape, args.device, backends, args.repeats)
+        for cells in rows(times, cuda=cuda):
+            print(f"| {' | '.join(map(str, shape))} | {' | '.join(cells)} |", flush=True)
 
 
 if __name__ == "__main__":

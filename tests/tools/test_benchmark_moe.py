@@ -2,7 +2,9 @@
 
 import importlib.util
 import sys
+from importlib.machinery import ModuleSpec
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 import torch
@@ -35,3 +37,53 @@ def test_table(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[st
     rows = capsys.readouterr().out.splitlines()
     assert [r.split("|")[6].strip() for r in rows[3:]] == ["dense", "Mod-Squad rule", "auto"]
     assert rows[3].endswith("| 1.00 | " + rows[3].split("|")[-2].strip() + " |")
+
+
+def test_rows_of_a_gpu() -> None:
+    """Graphs are compared with graphs, and what was not captured has a dash."""
+    times = {
+        "dense": benchmark_moe.Times([1.0, 3.0, 2.0], [0.5, 0.5, 0.6], peak_mib=10),
+        "Mod-Squad rule": benchmark_moe.Times([8.0], peak_mib=40),
+        "fused": benchmark_moe.Times([4.0], [1.0], peak_mib=20.4),
+    }
+    assert benchmark_moe.rows(times, cuda=True) == [
+        ["dense", "2.00", "1.00", "0.25", "1.00", "0.50", "1.00", "10"],
+        ["Mod-Squad rule", "8.00", "4.00", "1.00", "0.25", "-", "-", "40"],
+        ["fused", "4.00", "2.00", "0.50", "0.50", "1.00", "0.50", "20"],
+    ]
+
+
+def test_scattermoe_is_measured_where_it_is_installed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A stand-in with ScatterMoE's signature; its own kernels need a GPU."""
+
+    class MLP(torch.nn.Module):
+        def __init__(self, input_size, hidden_size, num_experts, top_k, activation=None):
+            super().__init__()
+            self.scale = torch.nn.Parameter(torch.ones(num_experts))
+
+        def forward(self, x, expert_p, expert_idxs):
+            return x * (expert_p * self.scale[expert_idxs]).sum(-1, keepdim=True)
+
+    package, module = ModuleType("scattermoe"), ModuleType("scattermoe.mlp")
+    package.__spec__ = ModuleSpec("scattermoe", None)
+    module.MLP = MLP
+    monkeypatch.setitem(sys.modules, "scattermoe", package)
+    monkeypatch.setitem(sys.modules, "scattermoe.mlp", module)
+    times = benchmark_moe.measure((8, 16, 4, 2, 16), "cpu", ["loop"], repeats=1)
+    assert list(times) == ["dense", "Mod-Squad rule", "ScatterMoE", "loop"]
+    x = torch.randn(8, 16)
+    torch.testing.assert_close(benchmark_moe.ScatterMoERule(16, 16, 4, 2)(x), x)  # gates sum to 1
+
+
+@pytest.mark.gpu
+def test_everything_asked_of_a_gpu_is_measured(monkeypatch, capsys) -> None:
+    monkeypatch.setattr(benchmark_moe, "H100_SHAPES", [(1024, 64, 4, 2, 64)])
+    arguments = ["--device", "cuda", "--preset", "h100", "--repeats", "2"]
+    monkeypatch.setattr(sys, "argv", ["benchmark_moe.py", *arguments])
+    benchmark_moe.main()
+    found = {
+        r.split("|")[6].strip(): r.split("|") for r in capsys.readouterr().out.splitlines()[3:]
+    }
+    assert {"dense", "Mod-Squad rule", "fused", "triton", "grouped_mm"} <= set(found)
+    assert float(found["fused"][12]) > 0  # graph against graph
+    assert float(found["fused"][13]) > 0  # peak memory
