@@ -27,7 +27,7 @@ from visionlab.registry import suggest
 
 INK_THRESHOLD = 60  # ink above it is the mask; the fainter rim is painted and not in the mask
 _TRIES = 12
-_PHOTO_SIDES = 8  # larger photographs are shrunk once, so that crops are cheap
+_PHOTO_SIDES = 4  # photographs are shrunk once to so many pictures, so that crops are cheap
 
 
 @dataclass(frozen=True)
@@ -103,7 +103,8 @@ class ComposedItems(Dataset):
             raise ValueError(f"background is {background}; expected a number in (0, 1]")
         self.contrast, self.background = contrast, background
         self._ink, self._label = load_items(items, split, root)
-        self._photos = sources.folder_photographs(photos) if photos else sources.photographs(split)
+        found = sources.folder_photographs(photos) if photos else sources.photographs(split)
+        self._photos = [_shrunk(photo, _PHOTO_SIDES * image_size) for photo in found]
         names = sources.names_of(items)
         self.classes = ["background", *names] if kind == "segmentation" else names
         self._kept: dict[int, dict[str, Any]] | None = {} if keep else None
