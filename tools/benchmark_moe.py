@@ -225,7 +225,8 @@ def main() -> None:
     backends = args.backends or (["fused", "triton", "grouped_mm"] if cuda else ["auto"])
     name = torch.cuda.get_device_name() if cuda else platform.processor() or platform.machine()
     print(f"{name}, torch {torch.__version__}, threads {torch.get_num_threads()}")
-    heads = [*"tokens dim experts k width variant ms".split(), "/ dense", "/ Mod-Squad rule"]
+    heads = ["tokens", "dim", "experts", "k", "width", "variant", "ms"]
+    heads += ["/ dense", "/ Mod-Squad rule"]
     if cuda:
         heads += ["dense / this", "graph ms", "dense graph / this graph", "peak MiB"]
     print(f"| {' | '.join(heads)} |\n|{'-|' * len(heads)}")
