@@ -9,7 +9,10 @@ from visionlab.registry import lazy_exports
 
 __version__ = "0.1.0"
 
-_ROOMS = ["backbones", "data", "heads", "masking", "moe", "plots", "proximal", "rotation", "tasks"]
+_ROOMS = [
+    "backbones", "data", "figures", "heads", "masking", "moe", "plots", "proximal", "rotation",
+    "tasks",
+]  # fmt: skip
 
 __getattr__, __dir__ = lazy_exports(
     __name__,
