@@ -11,7 +11,7 @@ import torch
 from lightning.fabric.utilities import move_data_to_device
 from torch import nn
 
-from visionlab import checkpoint
+from visionlab import atomic, checkpoint
 from visionlab.data.mixture import TaskMixture
 from visionlab.heads.multitask import MultiTaskModel
 from visionlab.tasks.multitask_metrics import create_metric
@@ -114,7 +114,7 @@ def run(args: Namespace) -> None:
     evaluation = TaskTable(split=args.split, limit=args.limit)
     rows = evaluation.run(task, data, args.checkpoint.parent)
     print(format_table(rows, evaluation.title))
-    checkpoint.write_text(json.dumps(rows, indent=2), args.checkpoint.parent / "tasks.json")
+    atomic.write_text(json.dumps(rows, indent=2), args.checkpoint.parent / "tasks.json")
 
 
 def load_multitask(path: Path) -> tuple[Any, TaskMixture]:

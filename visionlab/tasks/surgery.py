@@ -15,7 +15,7 @@ from typing import Any
 
 import lightning as L
 
-from visionlab import checkpoint
+from visionlab import atomic, checkpoint
 from visionlab import config as configs
 from visionlab.data.mixture import TaskMixture
 from visionlab.data.randomness import seed_all
@@ -239,7 +239,7 @@ def run(args: Namespace) -> None:
         print(f"\n{format_table(rows, title)}")
     plot_usage(found, args.checkpoint.parent / "experts.png")
     report = {**tables, "usage": found.as_dict()}
-    checkpoint.write_text(json.dumps(report, indent=2), args.checkpoint.parent / "surgery.json")
+    atomic.write_text(json.dumps(report, indent=2), args.checkpoint.parent / "surgery.json")
     if args.save is not None:
         _save_each(model, found, task.run_config, args)
 

@@ -1,0 +1,104 @@
+"""Files that are at any moment the old one or the new one, whole."""
+
+import errno
+import logging
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO
+
+log = logging.getLogger("visionlab")
+
+_PART = ".part"
+_NO_LINKS = {errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS}
+
+
+@contextmanager
+def replacing(path: str | Path, *, keep: Path | None = None) -> Iterator[IO[bytes]]:
+    """Open a file that takes the place of ``path`` once it is complete and on the disk.
+
+    Args:
+        path: the file; its folder is made if need be.
+        keep: further name for the file that is replaced (a hard link: no bytes are copied).
+
+    Raises:
+        OSError: the disk is full or not writable; ``path`` is what it was.
+
+    Example:
+        >>> with replacing("notes.txt") as file:  # doctest: +SKIP
+        ...     file.write(b"whole or not at all")
+    """
+    path = Path(path)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=_PART)
+    except OSError as error:
+        raise _explained(error, path) from error
+    part = Path(name)
+    try:
+        with os.fdopen(handle, "wb") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        part.chmod(0o644)
+        if keep is not None and path.exists():
+            _link(path, keep)
+        part.replace(path)
+        _sync_folder(path.parent)
+    except OSError as error:
+        raise _explained(error, path) from error
+    finally:
+        part.unlink(missing_ok=True)
+
+
+def write_text(text: str, path: str | Path) -> None:
+    """Write a text file that is at any moment the old one or the new one, whole.
+
+    Raises:
+        OSError: as for `replacing`.
+    """
+    with replacing(path) as file:
+        file.write(text.encode())
+
+
+def remove_leftovers(folder: Path) -> None:
+    """Remove unfinished files that a killed process left in ``folder``."""
+    for part in folder.glob(f".*{_PART}"):
+        part.unlink(missing_ok=True)
+
+
+def _link(path: Path, keep: Path) -> None:
+    """Give ``path`` the second name ``keep``, whatever had that name before."""
+    second = keep.with_name(f".{keep.name}{_PART}")
+    second.unlink(missing_ok=True)
+    try:
+        os.link(path, second)
+    except OSError as error:
+        if error.errno not in _NO_LINKS:
+            raise
+        log.info("%s is not kept: no hard links on this file system (%s)", keep, error.strerror)
+        return
+    second.replace(keep)
+
+
+def _sync_folder(folder: Path) -> None:
+    """Make a rename survive a power failure; Windows opens no folders."""
+    if os.name != "posix":
+        return
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def _explained(error: OSError, path: Path) -> OSError:
+    folder = next((p for p in path.parents if p.is_dir()), Path())
+    free = shutil.disk_usage(folder).free / 2**20
+    return OSError(
+        f"could not write {path} ({error.strerror or error}; {free:.0f} MB are free there); what "
+        "stood there before is intact. Free some space or choose another output folder"
+    )
