@@ -2,9 +2,10 @@ import io
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
-from visionlab.data.archives import PackedArchive
+from visionlab.data.archives import PackedArchive, packed_images
 
 
 def packed(**labels):
@@ -34,6 +35,35 @@ def test_classification(write):
     assert [dataset[i]["label"] for i in range(2)] == [1, 0]
     assert dataset[1]["image"].shape == (3, 12, 16)
     assert abs(int(dataset[1]["image"].float().mean()) - 200) <= 2
+
+
+def test_some_of_the_images(write):
+    path = write(label=np.array([1, 0]))
+    options = {"kind": "classification", "classes": 2}
+    assert [s["label"] for s in PackedArchive(path, **options, every=2)] == [1]
+    assert [s["label"] for s in PackedArchive(path, **options, first=1)] == [0]
+    with pytest.raises(ValueError, match="holds no sample"):
+        PackedArchive(path, **options, first=2)
+    with pytest.raises(ValueError, match="every is 0 and first 0"):
+        PackedArchive(path, **options, every=0)
+
+
+def test_images_in_memory_are_those_of_the_archive(write, tmp_path):
+    path = write(label=np.array([1, 0]), classes=np.array(["x", "y"]))
+    dataset, archive = packed_images(path), PackedArchive(path, "classification")
+    batch = dataset.batch([1, 0])
+    assert batch["label"].tolist() == [0, 1]
+    assert all(torch.equal(batch["image"][1 - i], archive[i]["image"]) for i in range(2))
+    assert len(packed_images(path, every=2, first=1)) == 1
+    content = dict(np.load(path))
+    buffer = io.BytesIO()
+    Image.new("RGB", (4, 4)).save(buffer, "JPEG")
+    content["jpeg"] = np.concatenate([content["jpeg"], np.frombuffer(buffer.getvalue(), np.uint8)])
+    content["offset"] = np.append(content["offset"], len(content["jpeg"]))
+    content["label"] = np.array([1, 0, 1])
+    np.savez(tmp_path / "b.npz", **content)
+    with pytest.raises(ValueError, match="holds images of 2 sizes"):
+        packed_images(str(tmp_path / "b.npz"))
 
 
 def test_detection_boxes_of_each_image(write):

@@ -47,6 +47,7 @@ BACKBONES = BackboneRegistry(
     "backbone",
     {
         "vit": "visionlab.backbones.vit:vit",
+        "windowed": "visionlab.backbones.windowed:windowed",
         "convex_conv": "visionlab.backbones.convex:ConvexConv",
         "convex_mlp": "visionlab.backbones.convex:ConvexMLP",
         "official_lpn": "visionlab.proximal.compat:OfficialPotential",
@@ -87,5 +88,6 @@ def register_backbone(name: str) -> Callable[[T], T]:
 __getattr__, __dir__ = lazy_exports(
     __name__,
     {"patch_size": "protocol", "grid_size": "protocol", "feature_map": "protocol"}
-    | {n: n for n in ("protocol", "timm_models", "timm_names", "vit", "weights")},
+    | {n: n for n in ("protocol", "timm_models", "timm_names", "vit", "weights")}
+    | {"WindowedAttention": "windowed"},
 )

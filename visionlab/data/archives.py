@@ -4,12 +4,14 @@ Keys: ``jpeg`` uint8 and ``offset`` (n + 1,), then ``label`` (n,), or ``boxes`` 
 x1, y1, x2, y2 px), or ``mask`` (n, H, W); optional ``classes``.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Literal
 
 import numpy as np
+from torch import Tensor
 from torch.utils.data import Dataset
 
+from visionlab.data.arrays import ArrayImages
 from visionlab.data.samples import (
     KINDS,
     check_label,
@@ -36,6 +38,8 @@ class PackedArchive(Dataset):
         one_based: boxes count pixels from 1 and include the last one (VOC).
         ignore: stored mask values that are ignored, besides 255.
         limit: keep the first so many images; all if None.
+        every: keep each so-manieth image (of files that are sorted by class).
+        first: position of the first image that is kept.
     """
 
     def __init__(
@@ -47,6 +51,8 @@ class PackedArchive(Dataset):
         one_based: bool = False,
         ignore: Sequence[int] = (),
         limit: int | None = None,
+        every: int = 1,
+        first: int = 0,
     ) -> None:
         if kind not in KINDS:
             raise ValueError(f"no kind '{kind}'. {suggest(kind, KINDS)}")
@@ -63,16 +69,18 @@ class PackedArchive(Dataset):
             [str(c) for c in self._data["classes"]] if classes is None else class_names(classes)
         )
         self._remap = remap_table(zero_is_ignored=False, ignore=ignore)
-        self._count = len(self._data["offset"]) - 1
-        self._count = self._count if limit is None else min(limit, self._count)
-        need_samples(self._count, path)
+        if every < 1 or first < 0:
+            raise ValueError(f"every is {every} and first {first}; expected at least 1 and 0")
+        self._rows = range(len(self._data["offset"]) - 1)[first::every][:limit]
+        need_samples(len(self._rows), path)
 
     def __len__(self) -> int:
-        return self._count
+        return len(self._rows)
 
     def __getitem__(self, index: int) -> dict[str, Any]:
-        if not 0 <= index < self._count:
-            raise IndexError(f"no sample {index} in {self._path}, it holds {self._count}")
+        if not 0 <= index < len(self):
+            raise IndexError(f"no sample {index} in {self._path}, it holds {len(self)}")
+        index = self._rows[index]
         start, stop = self._data["offset"][index : index + 2]
         source = f"{self._path.name}[{index}]"
         image = decode(self._data["jpeg"][start:stop].tobytes(), source)
@@ -86,3 +94,40 @@ class PackedArchive(Dataset):
         rows = rows[rows[:, 0] == index]
         boxes = half_open(rows[:, 2:]) if self._one_based else rows[:, 2:]
         return detection_sample(image, boxes, rows[:, 1], classes=self.classes, source=source)
+
+
+def packed_images(
+    path: str,
+    *,
+    transform: Callable[[Tensor], Tensor] | None = None,
+    limit: int | None = None,
+    every: int = 1,
+    first: int = 0,
+) -> ArrayImages:
+    """A classification archive of images of one size, decoded once into memory.
+
+    For small images, where decoding anew in each epoch would cost more than training.
+
+    Args:
+        path: the ``.npz``, see `PackedArchive`.
+        transform: per-image function of a (3, H, W) uint8 tensor, or None.
+        limit: keep the first so many images; all if None.
+        every: keep each so-manieth image.
+        first: position of the first image that is kept.
+
+    Raises:
+        ValueError: the images have several sizes.
+    """
+    archive = PackedArchive(path, "classification", limit=limit, every=every, first=first)
+    samples = [archive[i] for i in range(len(archive))]
+    sizes = {tuple(s["image"].shape) for s in samples}
+    if len(sizes) > 1:
+        raise ValueError(
+            f"{path} holds images of {len(sizes)} sizes; 'packed_images' needs one, read it with "
+            "'packed_archive' and a transform"
+        )
+    return ArrayImages(
+        np.stack([s["image"].numpy() for s in samples]),
+        np.array([s["label"] for s in samples]),
+        transform=transform,
+    )

@@ -39,6 +39,14 @@ def check_vit(backbone: nn.Module) -> None:
             f"the backbone drops patches itself (patch_drop_rate={drop.prob}); build it with "
             "patch_drop_rate=0"
         )
+    windows = [
+        i for i, b in enumerate(backbone.blocks) if hasattr(getattr(b, "attn", None), "window")
+    ]  # type: ignore[arg-type]
+    if windows:
+        raise ValueError(
+            f"the blocks {windows} of the backbone attend within windows of the whole image, which "
+            "masks cut holes into; pre-train the ViT without windows and put them in afterwards"
+        )
 
 
 def drop_classifier(backbone: nn.Module) -> bool:
