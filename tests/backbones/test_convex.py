@@ -8,6 +8,12 @@ pytestmark = pytest.mark.filterwarnings("ignore:.*torch.jit.script.*:FutureWarni
 
 KINDS = {
     "plain": {},
+    "energy": {"first": "energy"},
+    "energy, noise level": {
+        "first": "energy",
+        "noise_range": (0.01, 0.3),
+        "kernel_size": (5, 3, 3, 3, 3, 3),
+    },
     "unshuffled": {"unshuffle": 2, "strides": (1, 2, 1)},
     "softplus, last head": {"activation": "softplus", "heads": "last"},
     "widths, reparametrised": {

@@ -6,7 +6,7 @@ from typing import Any, Literal
 from torch import Tensor
 from torch.nn import functional as F
 
-from visionlab.backbones.convex_potential import ConvexPotential, Layer
+from visionlab.backbones.convex_potential import ConvexPotential, First, Layer
 from visionlab.backbones.nonnegative import Constraint, Init
 from visionlab.backbones.smooth import Activation
 
@@ -24,10 +24,10 @@ class ConvexConv(ConvexPotential):
         hidden: channels of every layer, or one number per layer.
         strides: stride of each layer, after ``unshuffle``.
         dim: 1 for signals (B, C, L), 2 for images (B, C, H, W).
-        kernel_size: odd.
+        kernel_size: odd; one number, or one per layer.
         unshuffle: side of the blocks that become channels; 1 works at full resolution.
-        activation: see `ConvexPotential`, as ``beta``, ``alpha``, ``heads``, ``constraint``,
-            ``init`` and ``noise_range``.
+        activation: see `ConvexPotential`, as ``first``, ``beta``, ``alpha``, ``heads``,
+            ``constraint``, ``init`` and ``noise_range``.
     """
 
     def __init__(
@@ -37,9 +37,10 @@ class ConvexConv(ConvexPotential):
         *,
         strides: Sequence[int] = (1, 2, 1, 2, 1, 2),
         dim: Literal[1, 2] = 2,
-        kernel_size: int = 3,
+        kernel_size: int | Sequence[int] = 3,
         unshuffle: int = 1,
         activation: Activation = "squareplus",
+        first: First = "same",
         beta: float = 100.0,
         alpha: float = 1e-6,
         heads: Literal["all", "last"] = "all",
@@ -49,27 +50,25 @@ class ConvexConv(ConvexPotential):
     ) -> None:
         if dim not in (1, 2):
             raise ValueError(f"dim is 1 (signals) or 2 (images), got {dim}")
-        if kernel_size % 2 == 0:
+        widths = _per_layer(hidden, len(strides), "hidden")
+        kernels = _per_layer(kernel_size, len(strides), "kernel_size")
+        if any(k % 2 == 0 for k in kernels):
             raise ValueError(f"kernel_size must be odd, got {kernel_size}")
-        widths = [hidden] * len(strides) if isinstance(hidden, int) else list(hidden)
         if not strides or min(in_channels, unshuffle, *widths, *strides) < 1:
             raise ValueError(
                 "in_channels, hidden, unshuffle and every stride must be at least 1, got "
                 f"{in_channels}, {hidden}, {unshuffle} and {tuple(strides)}"
             )
-        if len(widths) != len(strides):
-            raise ValueError(
-                f"hidden needs one number or one per stride: {len(strides)}, got {len(widths)}"
-            )
         layers, pool = [], 1
-        for width, stride in zip(widths, strides, strict=True):
-            layers.append(Layer(width, kernel_size, stride, kernel_size // 2, pool))
+        for width, kernel, stride in zip(widths, kernels, strides, strict=True):
+            layers.append(Layer(width, kernel, stride, kernel // 2, pool))
             pool *= stride
         super().__init__(
             in_channels * unshuffle**dim,
             layers,
             dim=dim,
             activation=activation,
+            first=first,
             beta=beta,
             alpha=alpha,
             heads=heads,
@@ -93,6 +92,13 @@ class ConvexConv(ConvexPotential):
             gradient = _shuffle(gradient, self.unshuffle)
         inside: tuple[Any, ...] = (..., *(slice(n) for n in x.shape[2:]))
         return gradient[inside]
+
+
+def _per_layer(value: int | Sequence[int], count: int, name: str) -> list[int]:
+    values = [value] * count if isinstance(value, int) else list(value)
+    if len(values) != count:
+        raise ValueError(f"{name} needs one number or one per stride: {count}, got {len(values)}")
+    return values
 
 
 def _unshuffle(x: Tensor, r: int) -> Tensor:

@@ -8,6 +8,11 @@ are linear. So psi is convex in x at every size, and its gradient is the exact p
 function. The gradient is written out: using it needs no graph, training it needs first-order
 autograd only, and jvp, vjp and ``torch.compile`` apply.
 
+z_0 follows an affine map, so there ``s`` need not increase: ``first="energy"`` takes a^2 / 2, whose
+slope is the filter's response itself. The layers above let a response pass where the energy around
+it is high, which is shrinkage, and h_0 adds a linear filter. A slope between 0 and 1 has to build
+both out of steps.
+
 A noise level enters through free terms (scale of V_k, shift of b_k) and through positive scales of
 h_k only, so psi is convex in x at each noise level.
 """
@@ -22,6 +27,8 @@ from torch.nn import functional as F
 from visionlab.backbones.noise_scales import NoiseScales
 from visionlab.backbones.nonnegative import Constraint, Init, NonNegativeWeight
 from visionlab.backbones.smooth import ACTIVATIONS, Activation, smooth
+
+First = Literal["same", "energy"]
 
 _CONV: dict[int, Any] = {0: F.linear, 1: F.conv1d, 2: F.conv2d}
 _TRANSPOSED: dict[int, Any] = {1: F.conv_transpose1d, 2: F.conv_transpose2d}
@@ -50,6 +57,7 @@ class ConvexPotential(nn.Module):
         layers: the first has no W; its ``pool`` applies too.
         dim: 0 for vectors (B, C), 1 for signals (B, C, L), 2 for images (B, C, H, W).
         activation: ``"squareplus"`` or the paper's ``"softplus"``.
+        first: activation of the first layer: the same (the paper), or ``"energy"``, a^2 / 2.
         beta: sharpness of the activation.
         alpha: psi is 2 alpha strongly convex.
         pooling: P_k averages whole blocks (``"mean"``) or the central 2 x 2 of each block
@@ -68,6 +76,7 @@ class ConvexPotential(nn.Module):
         *,
         dim: int = 2,
         activation: Activation = "squareplus",
+        first: First = "same",
         beta: float = 100.0,
         alpha: float = 1e-6,
         pooling: Literal["mean", "centre"] = "mean",
@@ -80,6 +89,8 @@ class ConvexPotential(nn.Module):
         super().__init__()
         if activation not in ACTIVATIONS:
             raise ValueError(f"activation is one of {sorted(ACTIVATIONS)}, got {activation!r}")
+        if first not in ("same", "energy"):
+            raise ValueError(f"first is 'same' or 'energy', got {first!r}")
         if dim not in _CONV:
             raise ValueError(f"dim is 0 (vectors), 1 (signals) or 2 (images), got {dim}")
         if beta <= 0 or alpha < 0:
@@ -87,6 +98,7 @@ class ConvexPotential(nn.Module):
         self.layers, self.dim = tuple(layers), dim
         self.image_channels, self.minimum_size = in_channels, 1
         self.activation, self.beta, self.alpha, self.pooling = activation, beta, alpha, pooling
+        self.first = first
         sizes = [layer.channels for layer in self.layers]
         kernels = [(layer.kernel,) * dim for layer in self.layers]
         make: dict[str, Any] = {"constraint": constraint, "init": init}
@@ -172,7 +184,10 @@ class ConvexPotential(nn.Module):
             a = self._affine(pooled[layer.pool], k, scales)
             if k:
                 a = a.add_(self._convolve(z, self.hidden[k - 1](), layer))
-            z, slope = smooth(a, self.beta, self.activation)
+            if k == 0 and self.first == "energy":
+                z, slope = 0.5 * a * a, a
+            else:
+                z, slope = smooth(a, self.beta, self.activation)
             slopes.append(slope)
             if want_value and str(k) in self.heads:
                 value = value + (z * self._head(k, scales)).flatten(1).sum(1)

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from visionlab.backbones.convex import ConvexConv
-from visionlab.backbones.convex_potential import ConvexPotential
+from visionlab.backbones.convex_potential import ConvexPotential, First
 from visionlab.backbones.nonnegative import Constraint, Init
 from visionlab.backbones.smooth import Activation
 
@@ -239,9 +239,11 @@ class LearnedProximalNetwork(ProximalNetwork):
         hidden: channels of every layer, or one number per layer.
         strides: stride of each layer, after ``unshuffle``.
         dim: 1 for signals (B, C, L), 2 for images (B, C, H, W).
-        kernel_size: odd.
+        kernel_size: odd; one number, or one per layer.
         unshuffle: side of the pixel blocks that become channels; 2 is about four times cheaper.
         activation: ``"squareplus"`` (fast on a CPU) or the paper's ``"softplus"``.
+        first: activation of the first layer: the same (the paper), or ``"energy"``, a^2 / 2, which
+            learns photographs several times faster (`visionlab.backbones.convex_potential`).
         beta: sharpness of the activation.
         alpha: psi is 2 alpha strongly convex; 0.01 makes the prior easy to invert for.
         heads: every layer (``"all"``) or the last one (``"last"``, the paper) feeds psi.
@@ -264,9 +266,10 @@ class LearnedProximalNetwork(ProximalNetwork):
         *,
         strides: Sequence[int] = (1, 2, 1, 2, 1, 2),
         dim: Literal[1, 2] = 2,
-        kernel_size: int = 3,
+        kernel_size: int | Sequence[int] = 3,
         unshuffle: int = 1,
         activation: Activation = "squareplus",
+        first: First = "same",
         beta: float = 100.0,
         alpha: float = 1e-6,
         heads: Literal["all", "last"] = "all",
@@ -291,6 +294,7 @@ class LearnedProximalNetwork(ProximalNetwork):
             kernel_size=kernel_size,
             unshuffle=unshuffle,
             activation=activation,
+            first=first,
             beta=beta,
             alpha=alpha,
             heads=heads,
