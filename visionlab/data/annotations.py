@@ -3,12 +3,13 @@
 import json
 import xml.etree.ElementTree as ET
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 from torchvision.datasets import VisionDataset
 
 from visionlab.data.samples import (
@@ -50,6 +51,7 @@ class CocoDetection(VisionDataset):
         content = _read_coco(path)
         categories = sorted(content["categories"], key=lambda c: c["id"])
         self.classes = [str(c["name"]) for c in categories]
+        self.category_ids = [int(c["id"]) for c in categories]
         self._label = {c["id"]: i for i, c in enumerate(categories)}
         self._images = sorted(content["images"], key=lambda i: i["id"])[:limit]
         self._objects = _objects_of_images(content, self._label, path)
@@ -65,32 +67,66 @@ class CocoDetection(VisionDataset):
     def __len__(self) -> int:
         return len(self._images)
 
+    def entries(self) -> list[tuple[dict[str, Any], list[dict[str, Any]]]]:
+        """COCO's own entry of each image, and those of its objects."""
+        return [(i, self._objects.get(i["id"], [])) for i in self._images]
+
     def __getitem__(self, index: int) -> dict[str, Any]:
         entry = self._images[index]
-        image = read_image(Path(self.root) / entry["file_name"])
-        size = (int(image.shape[-2]), int(image.shape[-1]))
-        if size != (entry["height"], entry["width"]):
-            raise ValueError(
-                f"{entry['file_name']} is {size[1]}x{size[0]} px, the JSON says "
-                f"{entry['width']}x{entry['height']}; the boxes do not belong to this file"
-            )
-        objects = self._objects.get(entry["id"], [])
-        xywh = np.array([o["bbox"] for o in objects], np.float32).reshape(-1, 4)
-        masks = None
-        if self._masks:
-            masks = torch.stack(
-                [torch.from_numpy(_instance_mask(o, size)) for o in objects]
-                or [torch.zeros(size, dtype=torch.uint8)]
-            )[: len(objects)]
-        return detection_sample(
-            image,
-            np.concatenate([xywh[:, :2], xywh[:, :2] + xywh[:, 2:]], axis=1),
-            [self._label[o["category_id"]] for o in objects],
+        return coco_sample(
+            read_image(Path(self.root) / entry["file_name"]),
+            entry,
+            self._objects.get(entry["id"], []),
+            labels=self._label,
             classes=self.classes,
-            source=entry["file_name"],
-            crowd=[bool(o.get("iscrowd", 0)) for o in objects],
-            masks=masks,
+            masks=self._masks,
         )
+
+
+def coco_sample(
+    image: Tensor,
+    entry: Mapping[str, Any],
+    objects: Sequence[Mapping[str, Any]],
+    *,
+    labels: Mapping[int, int],
+    classes: Sequence[str],
+    masks: bool = False,
+) -> dict[str, Any]:
+    """A detection sample from COCO's own entries.
+
+    Args:
+        image: (3, H, W) uint8.
+        entry: of ``images`` in the JSON.
+        objects: those of ``annotations`` that belong to it.
+        labels: category id -> label.
+        classes: class names.
+        masks: also make instance masks.
+
+    Raises:
+        ValueError: the picture has another size than the entry; boxes or labels out of range.
+    """
+    size = (int(image.shape[-2]), int(image.shape[-1]))
+    if size != (entry["height"], entry["width"]):
+        raise ValueError(
+            f"{entry['file_name']} is {size[1]}x{size[0]} px, the JSON says "
+            f"{entry['width']}x{entry['height']}; the boxes do not belong to this file"
+        )
+    xywh = np.array([o["bbox"] for o in objects], np.float32).reshape(-1, 4)
+    drawn = None
+    if masks:
+        drawn = torch.stack(
+            [torch.from_numpy(_instance_mask(o, size)) for o in objects]
+            or [torch.zeros(size, dtype=torch.uint8)]
+        )[: len(objects)]
+    return detection_sample(
+        image,
+        np.concatenate([xywh[:, :2], xywh[:, :2] + xywh[:, 2:]], axis=1),
+        [labels[o["category_id"]] for o in objects],
+        classes=classes,
+        source=entry["file_name"],
+        crowd=[bool(o.get("iscrowd", 0)) for o in objects],
+        masks=drawn,
+    )
 
 
 def _read_coco(path: Path) -> dict[str, Any]:
@@ -123,7 +159,7 @@ def _objects_of_images(
     return objects
 
 
-def _instance_mask(entry: dict[str, Any], size: tuple[int, int]) -> np.ndarray:
+def _instance_mask(entry: Mapping[str, Any], size: tuple[int, int]) -> np.ndarray:
     """(H, W) uint8 from polygons or uncompressed run lengths (columns first, zeros first)."""
     import cv2
 

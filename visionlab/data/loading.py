@@ -6,8 +6,9 @@ the middle of an epoch goes on with the very batch that would have come next.
 
 import logging
 import os
-from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, Literal
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
+from typing import Any, Literal, Protocol
 
 import torch
 from torch.utils.data import DataLoader, Dataset, default_collate
@@ -25,6 +26,26 @@ class UnreadableSampleError(ValueError):
     """A sample that cannot be decoded; the loader names it, counts it and takes another."""
 
 
+class DamagedDataError(RuntimeError):
+    """Data that is missing or damaged as a whole (a shard); the run stops with its message."""
+
+
+def permutation(length: int, seed: int, epoch: int) -> torch.Tensor:
+    """The shuffled order of an epoch: (length,) int64."""
+    generator = torch.Generator().manual_seed(mix(seed, epoch, 0x5A))
+    return torch.randperm(length, generator=generator)
+
+
+class FetchesAhead(Protocol):
+    """Fetches what a rank will read; told of the number of samples that are done."""
+
+    def __call__(self, done: int) -> None:
+        """Fetch what comes soon."""
+
+    def close(self) -> None:
+        """Give up what has not begun."""
+
+
 class KeyedSampler:
     """Batches of (epoch, index): a keyed permutation, cut into the shares of the ranks.
 
@@ -34,13 +55,23 @@ class KeyedSampler:
         seed: of the permutation.
         shuffle: permute, anew in each epoch.
         drop_last: leave out what fills no whole batch on every rank; otherwise the ranks' shares
-            differ by at most one sample and no sample is repeated.
+            differ by at most one sample, no sample is repeated, and every rank has the same number
+            of batches, none empty: collectives in the middle of an epoch would wait for ever.
+        shuffled: (seed, epoch) -> order of the samples; a permutation of all of them if None.
     """
 
     def __init__(
-        self, length: int, batch_size: int, *, seed: int, shuffle: bool, drop_last: bool
+        self,
+        length: int,
+        batch_size: int,
+        *,
+        seed: int,
+        shuffle: bool,
+        drop_last: bool,
+        shuffled: Callable[[int, int], torch.Tensor] | None = None,
     ) -> None:
         self.length, self.batch_size = length, batch_size
+        self.shuffled = shuffled or partial(permutation, length)
         self.seed, self.shuffle, self.drop_last = seed, shuffle, drop_last
         self.epoch = 0
         self.start = 0  # batches of the epoch to pass over, once
@@ -53,8 +84,7 @@ class KeyedSampler:
         """Sample indices of this rank in this epoch."""
         indices = torch.arange(self.length)
         if self.shuffle:
-            generator = torch.Generator().manual_seed(mix(self.seed, self.epoch, 0x5A))
-            indices = torch.randperm(self.length, generator=generator)
+            indices = self.shuffled(self.seed, self.epoch)
         rank, world = rank_and_world()
         if self.drop_last:
             per_rank = self.batch_size * len(self)
@@ -66,14 +96,24 @@ class KeyedSampler:
         if self.drop_last:
             return self.length // (self.batch_size * world)
         per_rank = -(-self.length // world)
-        return -(-per_rank // self.batch_size)
+        return min(-(-per_rank // self.batch_size), self.length // world)
 
     def __iter__(self) -> Iterator[list[Key]]:
-        order, start = self.order(), self.start
+        shares, start = self.batches(), self.start
         self.start = 0
-        for b in range(start, len(self)):
-            share = order[b * self.batch_size : (b + 1) * self.batch_size]
+        for share in shares[start:]:
             yield [(self.epoch, i) for i in share]
+
+    def batches(self) -> list[list[int]]:
+        """Sample indices of this rank in this epoch, cut into batches.
+
+        With several ranks and an incomplete end, all batches are of nearly the same size, so that
+        a rank with one sample less than another still has as many batches.
+        """
+        order, size, count = self.order(), self.batch_size, len(self)
+        if self.drop_last or rank_and_world()[1] == 1:
+            return [order[b * size : (b + 1) * size] for b in range(count)]
+        return [part.tolist() for part in torch.tensor(order).tensor_split(count)]
 
 
 def rank_and_world() -> tuple[int, int]:
@@ -88,7 +128,9 @@ class KeyedLoader:
 
     A sample is a mapping, or an (image, label) pair as torchvision's datasets give; the batch is
     a mapping with ``index``. A dataset with a method ``batch(indices)`` is asked for whole
-    batches (fast for arrays in memory; such a dataset draws nothing at random).
+    batches (fast for arrays in memory; such a dataset draws nothing at random). One with
+    ``shuffled_order(seed, epoch)`` has its own order, and ``fetch_ahead(indices)`` tells one what
+    this rank will read: it returns a callable that takes the number of samples that are done.
 
     Args:
         dataset: map-style dataset.
@@ -121,7 +163,12 @@ class KeyedLoader:
         _check_sizes(length, batch_size, drop_last)
         self.dataset, self.batch_size = dataset, batch_size
         self.sampler = KeyedSampler(
-            length, batch_size, seed=seed, shuffle=shuffle, drop_last=drop_last
+            length,
+            batch_size,
+            seed=seed,
+            shuffle=shuffle,
+            drop_last=drop_last,
+            shuffled=getattr(dataset, "shuffled_order", None),
         )
         self.batch_sampler = None  # Lightning asks any loader with a sampler for one
         workers = check_workers(num_workers)
@@ -145,10 +192,22 @@ class KeyedLoader:
     def __iter__(self) -> Iterator[Any]:
         self._position = self.sampler.start = self._resume_at % max(len(self), 1)
         self._resume_at = 0
-        for batch, unreadable in self._loader:
-            self._count(unreadable)
-            self._position += 1
-            yield batch
+        ahead: FetchesAhead | None = None
+        fetch_ahead = getattr(self.dataset, "fetch_ahead", None)
+        try:
+            for batch, unreadable in self._loader:
+                if isinstance(batch, DamagedDataError):
+                    raise batch
+                self._count(unreadable)
+                if fetch_ahead is not None:  # its threads start after the workers have forked
+                    ahead, fetch_ahead = fetch_ahead(self.sampler.order()), None
+                self._position += 1
+                if ahead is not None:
+                    ahead(self._position * self.batch_size)
+                yield batch
+        finally:
+            if ahead is not None:
+                ahead.close()
 
     def _count(self, unreadable: Mapping[str, str]) -> None:
         for name, cause in unreadable.items():
@@ -163,12 +222,29 @@ class KeyedLoader:
             )
 
     def state_dict(self) -> dict[str, int]:
-        """Position in batches within the epoch."""
-        return {"position": self._position}
+        """Position in batches within the epoch, and how large batch and epoch are."""
+        return {"position": self._position, "global_batch": self._global(), "length": len(self)}
 
     def load_state_dict(self, state: Mapping[str, int]) -> None:
-        """Go on at a saved position."""
-        self._resume_at = int(state["position"])
+        """Go on at a saved position, on any number of ranks and workers.
+
+        Raises:
+            ValueError: in the middle of an epoch, batches that do not divide those of before.
+        """
+        position = int(state["position"])
+        before, now = int(state.get("global_batch", self._global())), self._global()
+        if position >= state.get("length", len(self)):
+            position = 0
+        if position and before % now:
+            raise ValueError(
+                f"the checkpoint lies in the middle of an epoch of batches of {before} over all "
+                f"ranks, this run has {now}; choose data.batch_size x devices = {before} or a "
+                "divisor of it, so that no sample is lost or seen twice"
+            )
+        self._resume_at = position * (before // now)
+
+    def _global(self) -> int:
+        return self.batch_size * rank_and_world()[1]
 
 
 class _Keyed(Dataset[Any]):
@@ -182,7 +258,10 @@ class _Keyed(Dataset[Any]):
         if hasattr(self.dataset, "batch"):
             return {**self.dataset.batch(indices), "index": torch.tensor(indices)}, {}
         unreadable: dict[str, str] = {}
-        return self.collate([self._sample(key, unreadable) for key in keys]), unreadable
+        try:
+            return self.collate([self._sample(key, unreadable) for key in keys]), unreadable
+        except DamagedDataError as error:
+            return error, {}  # raised in a worker, it would arrive buried in a traceback
 
     def _sample(self, key: Key, unreadable: dict[str, str]) -> dict[str, Any]:
         epoch, index = key
@@ -219,6 +298,10 @@ def _check_sizes(length: int, batch_size: int, drop_last: bool) -> None:
         raise ValueError(
             f"the dataset has {length} samples, fewer than one batch of {batch_size} on each of "
             f"{world} ranks; lower data.batch_size"
+        )
+    if length < world:
+        raise ValueError(
+            f"the dataset has {length} samples for {world} ranks; use at most {length} ranks"
         )
 
 
