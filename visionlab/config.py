@@ -46,6 +46,8 @@ _PLURALS = {f"{key}s": key for key in COMPONENT_KEYS if key != "task"}
 _TOP_KEYS = ("task", "data", "trainer", "seed", "output", "evaluations")
 _TRAINER = "lightning.pytorch.trainer.trainer:Trainer"
 _RESERVED = ("name", "_target_")
+# keys of `trainer` that are this project's, not Lightning's
+OWN_TRAINER_KEYS = ("checkpoint_every_n_steps", "activation_checkpointing")
 
 
 class ConfigError(ValueError):
@@ -272,6 +274,11 @@ def _shape_errors(config: Mapping[str, Any]) -> list[str]:
         errors.append(
             f"trainer.checkpoint_every_n_steps: expected an int of 1 or more, got {every!r}"
         )
+    recompute = trainer.get("activation_checkpointing", False)
+    if not isinstance(recompute, bool):
+        errors.append(
+            f"trainer.activation_checkpointing: expected true or false, got {recompute!r}"
+        )
     errors += [
         f"trainer.{k} is set by this project; write a script around visionlab.tasks to change it"
         for k in ("callbacks", "plugins")
@@ -284,10 +291,8 @@ def _shape_errors(config: Mapping[str, Any]) -> list[str]:
 
 
 def _trainer(config: Mapping[str, Any]) -> dict[str, Any]:
-    """Lightning's own keys; the rhythm of checkpoints is this project's."""
-    trainer = dict(config.get("trainer") or {})
-    trainer.pop("checkpoint_every_n_steps", None)
-    return trainer
+    """Lightning's own keys."""
+    return {k: v for k, v in (config.get("trainer") or {}).items() if k not in OWN_TRAINER_KEYS}
 
 
 def _name_errors(path: str, key: str, node: Any) -> list[str]:

@@ -7,11 +7,12 @@ import lightning as L
 import torch
 from torch import Tensor
 
+from visionlab.data.loading import rank_and_world
 from visionlab.data.randomness import mix
 
 
 class LaplacianBatches:
-    """Batches of independent Laplacian numbers; each is a function of (seed, epoch, batch).
+    """Batches of independent Laplacian numbers; each is a function of (seed, epoch, batch, rank).
 
     Args:
         batch_size: numbers per batch.
@@ -37,7 +38,8 @@ class LaplacianBatches:
         first, self._next = self._next % self.batches, 0
         for i in range(first, self.batches):
             self._position = i + 1
-            yield {"image": self.draw(mix(self.seed, self.epoch, i))}
+            rank, world = rank_and_world()  # each rank its own numbers
+            yield {"image": self.draw(mix(self.seed, self.epoch, i * world + rank))}
 
     def draw(self, key: int) -> Tensor:
         """(batch_size, 1) numbers: the difference of two exponential ones is Laplacian."""

@@ -5,7 +5,8 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from visionlab.backbones.protocol import num_features, num_prefix_tokens
+from visionlab.backbones.protocol import layer_groups, num_features, num_prefix_tokens
+from visionlab.heads.batch_norm import GlobalBatchNorm1d
 
 
 class ImageClassifier(nn.Module):
@@ -18,7 +19,7 @@ class ImageClassifier(nn.Module):
             last norm (MAE fine-tuning drops it under mean pooling; here the encoder stays whole,
             so that it can be exported again).
         norm: before the linear layer: ``"layer"``, ``"batch"`` (without affine, as in MAE's
-            linear probe, arXiv 2111.06377 A.1) or ``"none"``.
+            linear probe, arXiv 2111.06377 A.1; over the batches of all ranks) or ``"none"``.
         freeze_backbone: keep the backbone fixed and in eval mode.
 
     Raises:
@@ -68,16 +69,12 @@ class ImageClassifier(nn.Module):
 
     def group_matcher(self, coarse: bool = False) -> dict[str, Any]:
         """Depth of each parameter for layer-wise learning-rate decay (timm's convention)."""
-        # what no pattern names (last norm, head) forms the last group, at the full rate
-        return {
-            "stem": r"^backbone\.(?:cls_token|reg_token|pos_embed|patch_embed|norm_pre)",
-            "blocks": [(r"^backbone\.blocks\.(\d+)", None)],
-        }
+        return layer_groups("backbone.")
 
 
 def _norm(kind: str, width: int) -> nn.Module:
     if kind == "batch":
-        return nn.BatchNorm1d(width, affine=False, eps=1e-6)
+        return GlobalBatchNorm1d(width, affine=False, eps=1e-6)
     return nn.LayerNorm(width) if kind == "layer" else nn.Identity()
 
 

@@ -1,5 +1,6 @@
 """The shared part of every task: optimiser, keyed randomness, guard against non-finite losses."""
 
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, ClassVar, Literal
@@ -10,7 +11,9 @@ from torch import Tensor, nn
 
 from visionlab.checkpoint import metadata
 from visionlab.data.randomness import seed_all
+from visionlab.tasks.launch import check_same_start
 from visionlab.tasks.optimizers import AdamW, Recipe, images_per_step
+from visionlab.tasks.sharding import is_sharded, local, shard
 
 
 class Task(L.LightningModule):
@@ -27,6 +30,8 @@ class Task(L.LightningModule):
     """
 
     job: ClassVar[Literal["fit", "predict"]] = "fit"
+    # some parameters get no gradient in some steps: DDP has to look for them
+    unused_parameters: ClassVar[bool] = False
     # set by `visionlab.tasks.training`
     seed: int = 0
     run_config: Mapping[str, Any] | None = None  # resolved; goes into the checkpoint
@@ -69,6 +74,8 @@ class Task(L.LightningModule):
     def configure_optimizers(self) -> Any:
         """Optimiser and per-step schedule from the recipe and the run's length."""
         trainer = self.trainer
+        if math.isinf(trainer.num_training_batches):  # not loaded yet, where max_steps ends the run
+            trainer.fit_loop.setup_data()
         steps = int(trainer.estimated_stepping_batches)
         loader: Any = trainer.train_dataloader
         batch_size = int(getattr(loader, "batch_size", 1) or 1)
@@ -98,11 +105,18 @@ class Task(L.LightningModule):
         """Keep the position for `on_train_start`."""
         self._loader_state = checkpoint.get("train_loader")
 
+    def configure_model(self) -> None:
+        """Under FSDP2, cut the model over the ranks."""
+        mesh = getattr(self, "_device_mesh", None)
+        if mesh is not None:
+            shard(self.model, mesh["data_parallel"])
+
     def on_train_start(self) -> None:
         """Go on at the saved position within the epoch.
 
         Lightning restores loaders too, but not once `estimated_stepping_batches` has been asked.
         """
+        check_same_start(self.global_step)
         if self._loader_state is not None:
             loader: Any = self.trainer.train_dataloader
             loader.load_state_dict(self._loader_state)
@@ -115,12 +129,14 @@ class Task(L.LightningModule):
         """
         if getattr(self.trainer.precision_plugin, "scaler", None) is not None:
             return
-        norms = [torch._foreach_norm([p.grad for p in g["params"] if p.grad is not None])
+        norms = [torch._foreach_norm([local(p.grad) for p in g["params"] if p.grad is not None])
                  for g in optimizer.param_groups]  # fmt: skip
         flat = [n for group in norms for n in group]
         if not flat:
             return
         bad = (~torch.isfinite(torch.stack(flat).sum())).float()
+        if is_sharded(self.model):  # each rank saw its own part
+            bad = self.trainer.strategy.reduce(bad, reduce_op="max")
         self._skipped += bad
         if getattr(optimizer, "_step_supports_amp_scaling", False):
             optimizer.found_inf = bad  # fused optimisers skip on the device, without a sync

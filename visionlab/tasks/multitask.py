@@ -12,18 +12,20 @@ the live rows of all their tasks, in one process that of the pick at hand and th
 import logging
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
+from visionlab.backbones.protocol import layer_groups
 from visionlab.data.loading import rank_and_world
 from visionlab.heads.multitask import MultiTaskModel
 from visionlab.tasks.base import Task
 from visionlab.tasks.multitask_metrics import TaskMetric, create_metric
 from visionlab.tasks.optimizers import Recipe
+from visionlab.tasks.sharding import is_sharded
 from visionlab.tasks.task_weights import create_weights
 
 log = logging.getLogger("visionlab")
@@ -46,6 +48,8 @@ class MultiTaskTraining(Task):
         TypeError: the model has no heads.
         ValueError: losses on routing without a MoE backbone, a weight for an unknown task.
     """
+
+    unused_parameters: ClassVar[bool] = True  # heads and routers of tasks that are not in a step
 
     def __init__(
         self,
@@ -73,7 +77,7 @@ class MultiTaskTraining(Task):
 
     def model_to_train(self) -> nn.Module:
         """The model, and the weights of the tasks where they are learnt."""
-        return nn.ModuleList([self.model, self.weights])
+        return _TrainedParts([self.model, self.weights])
 
     # ------------------------------------------------------------ training
 
@@ -87,6 +91,21 @@ class MultiTaskTraining(Task):
             raise ValueError(
                 "a step uses only the heads and routers of its tasks; set "
                 "trainer.strategy=ddp_find_unused_parameters_true"
+            )
+        if is_sharded(self.model):
+            self._check_sharded()
+
+    def _check_sharded(self) -> None:
+        """FSDP2 needs the same heads on every rank, and cuts no single numbers."""
+        if self._pick_is_whole():
+            raise ValueError(
+                "FSDP2 sums gradients of the same heads on all ranks, data.spread deals different "
+                "tasks to them; set data.spread=false, or trainer.strategy=ddp"
+            )
+        if any(p.requires_grad for p in self.weights.parameters()):
+            raise ValueError(
+                "FSDP2 cannot cut learnt weights of tasks, which are single numbers; give fixed "
+                "task.weights, or set trainer.strategy=ddp"
             )
 
     def training_step(self, batch: list[dict[str, Any]], batch_idx: int) -> Tensor:
@@ -193,6 +212,14 @@ class MultiTaskTraining(Task):
                 self.log(f"{split}/{task}_{name}", value, sync_dist=False)
         if mains:
             self.log(f"{split}/mean", sum(mains) / len(mains), prog_bar=True, sync_dist=False)
+
+
+class _TrainedParts(nn.ModuleList):
+    """Model and weights of tasks, with the depth of each parameter for layer decay."""
+
+    def group_matcher(self, coarse: bool = False) -> dict[str, Any]:
+        """As `MultiTaskModel.group_matcher`; the weights of tasks learn at the full rate."""
+        return layer_groups("0.backbone.")
 
 
 def over_ranks(value: Tensor) -> Tensor:

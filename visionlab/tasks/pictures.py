@@ -7,6 +7,8 @@ import torch
 from lightning.pytorch.loggers import TensorBoardLogger
 
 from visionlab.masking.autoencoder import MaskedAutoencoder
+from visionlab.masking.reconstruction import Reconstruction
+from visionlab.tasks.sharding import is_sharded
 
 
 class PictureOfReconstruction:
@@ -23,7 +25,11 @@ class PictureOfReconstruction:
     def draw(self, task: Any) -> None:
         """Draw if it is time."""
         epoch = task.current_epoch + 1
-        if not self.every_epochs or epoch % self.every_epochs or not task.trainer.is_global_zero:
+        if not self.every_epochs or epoch % self.every_epochs:
+            return
+        if not task.trainer.is_global_zero:
+            if is_sharded(task.model):  # rank 0 needs this rank's part of the weights
+                _reconstruction(task, task.trainer.datamodule, self.count)
             return
         path = task.output / "pictures" / f"reconstruction_{epoch:04d}.png"
         figure = draw_reconstruction(task, task.trainer.datamodule, path, self.count)
@@ -36,13 +42,17 @@ def draw_reconstruction(task: Any, data: Any, path: Path, count: int = 8) -> Any
     """Reconstruction panel of the first test (or validation, or training) images."""
     from visionlab.plots.reconstructions import plot_reconstruction
 
+    reconstruction = _reconstruction(task, data, count)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    return plot_reconstruction(reconstruction, path, mean=data.mean, std=data.std)
+
+
+def _reconstruction(task: Any, data: Any, count: int) -> Reconstruction:
     split = next(s for s in ("test", "val", "train") if s in data.datasets)
     batch = next(iter(data.loader(split)))
     images = data.normalise(batch["image"][:count].to(task.device))
     model: MaskedAutoencoder = task.model
-    reconstruction = model.reconstruct(images, key=(task.seed, 1))
-    path.parent.mkdir(parents=True, exist_ok=True)
-    return plot_reconstruction(reconstruction, path, mean=data.mean, std=data.std)
+    return model.reconstruct(images, key=(task.seed, 1))
 
 
 class MaskPictures:

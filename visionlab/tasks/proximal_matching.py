@@ -36,6 +36,9 @@ class ProximalMatching(Task):
             range of levels needs it; the official 0.08 at level 0.1 is 0.8).
         lr_factors: factor of the learning rate in each stage, or one for all.
         warmup: share of the steps.
+        noise_key: ``"step"`` draws the noise of a batch on the device from (seed, rank, step);
+            ``"sample"`` that of each sample, on the CPU, from (seed, epoch, index): the same run on
+            any number of ranks with the same global batch.
         validation_levels: noise levels of the validation PSNR; the network's own, or the ends and
             the geometric middle of its range, if None.
         nonfinite_limit: skipped steps before the run stops.
@@ -59,6 +62,7 @@ class ProximalMatching(Task):
         gamma_unit: Literal["sqrt_n", "noise"] = "sqrt_n",
         lr_factors: float | Sequence[float] = 0.1,
         warmup: float = 0.02,
+        noise_key: Literal["step", "sample"] = "step",
         validation_levels: Sequence[float] | None = None,
         nonfinite_limit: int = 10,
         compile: bool = False,
@@ -83,7 +87,9 @@ class ProximalMatching(Task):
             lr_factors=lr_factors,
             warmup=warmup,
         )
-        self.gamma_unit = gamma_unit
+        if noise_key not in ("step", "sample"):
+            raise ValueError(f"noise_key is 'step' or 'sample', got {noise_key!r}")
+        self.gamma_unit, self.noise_key = gamma_unit, noise_key
         self.validation_levels = tuple(validation_levels or _levels(model))
 
     def configure_optimizers(self) -> Any:
@@ -100,8 +106,8 @@ class ProximalMatching(Task):
         clean = batch["image"]
         steps = max(1, int(self.trainer.estimated_stepping_batches))
         stage = self.schedule.at(self.global_step / steps)
-        sigma = self.draw_levels(clean)
-        noisy = clean + _spread(sigma, clean) * torch.randn_like(clean)
+        sigma, noise = self.draw(batch)
+        noisy = clean + _spread(sigma, clean) * noise
         in_noise_units = self.model.noise_range is not None or self.gamma_unit == "noise"
         loss = denoising_loss(
             self.denoise(noisy, sigma),
@@ -112,14 +118,27 @@ class ProximalMatching(Task):
         )
         return {"loss": loss, "gamma": loss.new_tensor(stage.gamma or 0.0)}
 
+    def draw(self, batch: Any) -> tuple[Tensor, Tensor]:
+        """(B,) noise levels, and standard normal noise of the shape of the images."""
+        clean = batch["image"]
+        if self.noise_key == "step":  # from the step's generators, see `Task`
+            return self.draw_levels(clean), torch.randn_like(clean)
+        keys = [(self.seed, self.current_epoch, i) for i in batch["index"].tolist()]
+        shares, noise = zip(*(_draws_of_sample(key, clean.shape[1:]) for key in keys))
+        return self._levels(torch.stack(shares).to(clean)), torch.stack(noise).to(clean)
+
     def draw_levels(self, clean: Tensor) -> Tensor:
         """(B,) noise levels."""
-        count = len(clean)
+        if self.model.noise_range is None:
+            return self._levels(clean.new_zeros(len(clean)))
+        return self._levels(torch.rand(len(clean), device=clean.device, dtype=clean.dtype))
+
+    def _levels(self, share: Tensor) -> Tensor:
+        """Levels at uniform numbers in [0, 1)."""
         if self.model.noise_range is None:
             assert self.model.noise_level is not None
-            return clean.new_full((count,), self.model.noise_level)
+            return torch.full_like(share, self.model.noise_level)
         low, high = self.model.noise_range
-        share = torch.rand(count, device=clean.device, dtype=clean.dtype)
         return low * (high / low) ** share
 
     def denoise(self, noisy: Tensor, sigma: Tensor) -> Tensor:
@@ -129,16 +148,25 @@ class ProximalMatching(Task):
     def validation_step(self, batch: Any, batch_idx: int) -> None:
         """Log the mean PSNR (range 1, not clipped) at each level; the noise is always the same."""
         clean = batch["image"]
-        generator = torch.Generator().manual_seed(mix(self.seed, batch_idx, 0xDE))
-        noise = torch.randn(clean.shape, generator=generator).to(clean)
+        numbers = batch["index"].tolist() if "index" in batch else range(len(clean))
+        keys = [(self.seed, batch_idx if "index" not in batch else 0, i, 0xDE) for i in numbers]
+        noise = torch.stack([_draws_of_sample(key, clean.shape[1:])[1] for key in keys]).to(clean)
         for level in self.validation_levels:
             with torch.no_grad():
                 found = self.denoise(clean + level * noise, clean.new_full((len(clean),), level))
             mean_square = (found - clean).square().flatten(1).mean(1)
             name = f"val/psnr_{level:.3g}"
-            self.log(name, (-10 * mean_square.log10()).mean(), batch_size=len(clean))
-        # for curves of quality against time; of this process, over all its threads
-        self.log("val/cpu_minutes", time.process_time() / 60, batch_size=len(clean))
+            value = (-10 * mean_square.log10()).mean()
+            self.log(name, value, batch_size=len(clean), sync_dist=True)
+        # for curves of quality against time; of rank 0, over all its threads
+        self.log(
+            "val/cpu_minutes", time.process_time() / 60, batch_size=len(clean), rank_zero_only=True
+        )
+
+
+def _draws_of_sample(key: tuple[int, ...], shape: torch.Size) -> tuple[Tensor, Tensor]:
+    generator = torch.Generator().manual_seed(mix(*key, 0x5A3E))
+    return torch.rand((), generator=generator), torch.randn(shape, generator=generator)
 
 
 def _levels(model: ProximalNetwork) -> list[float]:
