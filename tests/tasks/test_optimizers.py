@@ -48,6 +48,26 @@ def test_constant_schedule():
     assert set(rates(schedule, optimizer, 30)) == {0.5}
 
 
+def test_a_line_down_to_the_floor():
+    optimizer, schedule = build(AdamW(1.0, warmup_epochs=2, min_lr=0.1, schedule="linear"))
+    found = rates(schedule, optimizer, 101)
+    assert found[20] == pytest.approx(1.0)
+    assert found[60] == pytest.approx(0.55)
+    assert found[100] == pytest.approx(0.1)
+
+
+def test_the_steps_of_the_detection_recipe():
+    """A tenth from step 163,889 of 184,375 on, a hundredth from 177,546 on (arXiv 2203.16527)."""
+    _, schedule = build(AdamW(1.0, schedule="step"), steps=184_375)
+    factor = schedule.lr_lambdas[0]
+    assert [round(factor(s), 6) for s in (163_888, 163_889, 177_546, 177_547)] == [
+        1,
+        0.1,
+        0.1,
+        0.01,
+    ]
+
+
 def test_tokens_positions_biases_and_norms_are_not_decayed():
     model = MaskedAutoencoder(vit(), decoder="light")
     optimizer, _ = build(AdamW(weight_decay=0.05), model)

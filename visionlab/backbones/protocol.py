@@ -11,6 +11,7 @@ A convolutional backbone has ``forward_features -> (B, D, H', W')`` and ``num_fe
 that need one map take it through `feature_map`, which serves both.
 """
 
+import re
 from typing import Any
 
 from torch import Tensor, nn
@@ -55,6 +56,22 @@ def num_prefix_tokens(backbone: nn.Module) -> int:
 def num_features(backbone: nn.Module) -> int:
     """Channels of the output."""
     return int(getattr(backbone, "num_features", getattr(backbone, "embed_dim", 0)))
+
+
+def layer_groups(prefix: str) -> dict[str, Any]:
+    """Depth of the parameters below ``prefix``, as timm's `param_groups_layer_decay` reads it.
+
+    The stem comes first, then the blocks; what no pattern names (last norm, heads, weights of
+    tasks) forms the last group, at the full rate.
+
+    Args:
+        prefix: name of the backbone in the model, with its dot; MoE layers may lie around it.
+    """
+    start = rf"^{re.escape(prefix)}(?:vit\.)?"
+    return {
+        "stem": start + r"(?:cls_token|reg_token|pos_embed|patch_embed|norm_pre)",
+        "blocks": [(start + r"blocks\.(\d+)", None)],
+    }
 
 
 def feature_map(backbone: nn.Module, images: Tensor) -> Tensor:

@@ -15,12 +15,15 @@ class Features:
         grid: (h, w) patches.
         image_size: (H, W) px of the batch, padding included.
         sizes: (B, 2) int64, height and width of each picture without its padding (bottom right).
+        block_maps: (B, D, h, w) outputs of the blocks that a head asks for by its ``blocks``,
+            before the last norm.
     """
 
     tokens: Tensor
     grid: tuple[int, int]
     image_size: tuple[int, int]
     sizes: Tensor
+    block_maps: tuple[Tensor, ...] = ()
 
     @property
     def prefix(self) -> int:

@@ -6,8 +6,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from visionlab.backbones.protocol import grid_size, num_features
+from visionlab.backbones.protocol import grid_size, layer_groups, num_features
 from visionlab.heads.features import Features, valid_patches
+from visionlab.heads.sliding import sliding_classes
 from visionlab.registry import suggest
 
 
@@ -102,11 +103,15 @@ class MultiTaskModel(nn.Module):
         extent = (int(images.shape[-2]), int(images.shape[-1]))
         grid = grid_size(self.backbone, extent)
         backbone: Any = self.backbone
+        blocks = getattr(self.head(task), "blocks", None)
+        options: dict[str, Any] = {}
         if self.routed:
             mask = None if size is None else valid_patches(size, grid, extent).flatten(1)
-            tokens = backbone.forward_features(images, task, token_mask=mask, routing=routing)
+            options = {"task": task, "token_mask": mask, "routing": routing}
+        if blocks is None:
+            tokens, maps = backbone.forward_features(images, **options), ()
         else:
-            tokens = backbone.forward_features(images)
+            tokens, maps = backbone.forward_intermediates(images, indices=blocks, **options)
         if tokens.ndim != 3:
             raise TypeError(
                 f"{type(backbone).__name__} gives features of shape {tuple(tokens.shape)}; these "
@@ -114,10 +119,28 @@ class MultiTaskModel(nn.Module):
             )
         if size is None:
             size = torch.tensor(extent, device=images.device).expand(len(images), 2)
-        return Features(tokens, grid, extent, size)
+        return Features(tokens, grid, extent, size, tuple(maps))
 
     @torch.no_grad()
     def predict(self, images: Tensor, *, task: str, size: Tensor | None = None) -> Any:
-        """Probabilities, boxes or classes of pixels: `predict` of the task's head."""
-        outputs = self(images, task=task, size=size)
-        return self.head(task).predict(outputs)  # type: ignore[operator]
+        """Probabilities, boxes or classes of pixels: `predict` of the task's head.
+
+        Pictures larger than the head's ``crop`` are segmented by windows.
+        """
+        head: Any = self.head(task)
+        crop = getattr(head, "crop", None)
+        if crop is None or max(images.shape[-2:]) <= crop:
+            return head.predict(self(images, task=task, size=size))
+        if size is None:
+            size = torch.tensor(images.shape[-2:], device=images.device).expand(len(images), 2)
+        return sliding_classes(
+            lambda windows, sizes: self(windows, task=task, size=sizes),
+            images,
+            size,
+            crop=crop,
+            stride=head.stride,
+        )
+
+    def group_matcher(self, coarse: bool = False) -> dict[str, Any]:
+        """Depth of each parameter for layer-wise learning-rate decay (timm's convention)."""
+        return layer_groups("backbone.")

@@ -32,9 +32,20 @@ class SimpleFeaturePyramid(nn.Module):
         self.dim, self.out_channels, self.scales = dim, channels, tuple(float(s) for s in scales)
         self.levels = nn.ModuleList(_level(dim, channels, scale) for scale in self.scales)
 
-    def forward(self, feature_map: Tensor) -> "OrderedDict[str, Tensor]":
-        """(B, dim, h, w) -> {"0": (B, channels, h*scale, w*scale), ...}, finest first."""
-        return OrderedDict((str(i), level(feature_map)) for i, level in enumerate(self.levels))
+    def forward(self, feature_map: Tensor | Sequence[Tensor]) -> "OrderedDict[str, Tensor]":
+        """(B, dim, h, w) -> {"0": (B, channels, h*scale, w*scale), ...}, finest first.
+
+        Args:
+            feature_map: one map for all levels, or one for each, finest level first.
+
+        Raises:
+            ValueError: another number of maps than of levels.
+        """
+        one = isinstance(feature_map, Tensor)
+        maps = [feature_map] * len(self.levels) if one else list(feature_map)
+        if len(maps) != len(self.levels):
+            raise ValueError(f"{len(maps)} maps for a pyramid of {len(self.levels)} levels")
+        return OrderedDict((str(i), f(m)) for i, (f, m) in enumerate(zip(self.levels, maps)))
 
 
 def _level(dim: int, channels: int, scale: float) -> nn.Sequential:

@@ -9,14 +9,23 @@ from torch.nn import functional as F
 
 from visionlab.heads.features import Features, LossSum, check_classes, check_dim
 from visionlab.heads.pyramid import SCALES, SimpleFeaturePyramid
+from visionlab.heads.sliding import check_stride
 
 IGNORE_LABEL = 255
 
 
 class _SegmentationHead(nn.Module):
-    """What the two heads share: loss and prediction from logits at image size."""
+    """What the two heads share: loss and prediction from logits at image size.
+
+    ``crop`` and ``stride`` are read by `MultiTaskModel.predict`; see `visionlab.heads.sliding`.
+    """
 
     kind = "segmentation"
+
+    def __init__(self, dim: int, num_classes: int, crop: int | None, stride: int | None) -> None:
+        super().__init__()
+        self.dim, self.num_classes = dim, check_classes(num_classes)
+        self.crop, self.stride = crop, check_stride(crop, stride)
 
     def loss(self, outputs: Tensor, batch: dict) -> LossSum:
         """Cross entropy with ``batch["mask"]`` (B, H, W); the label 255 is left out."""
@@ -43,13 +52,23 @@ class LinearSegmentationHead(_SegmentationHead):
         num_classes: number of classes, background included where it is one.
         cells: side of the grid of logits that each patch predicts; 1 is the plain linear probe,
             more lets small objects be seen without convolutions (pixel shuffle).
+        crop: predict larger pictures by windows of this side in px; whole pictures if None.
+        stride: distance of the windows; two thirds of ``crop`` if None.
     """
 
-    def __init__(self, dim: int, num_classes: int, *, cells: int = 1) -> None:
-        super().__init__()
+    def __init__(
+        self,
+        dim: int,
+        num_classes: int,
+        *,
+        cells: int = 1,
+        crop: int | None = None,
+        stride: int | None = None,
+    ) -> None:
+        super().__init__(dim, num_classes, crop, stride)
         if cells < 1:
             raise ValueError(f"cells is at least 1, got {cells}")
-        self.dim, self.num_classes, self.cells = dim, check_classes(num_classes), cells
+        self.cells = cells
         self.classify = nn.Conv2d(dim, num_classes * cells**2, 1)
         nn.init.trunc_normal_(self.classify.weight, std=0.02)
         nn.init.zeros_(self.classify.bias)  # type: ignore[arg-type]
@@ -64,8 +83,9 @@ class LinearSegmentationHead(_SegmentationHead):
 class UPerSegmentationHead(_SegmentationHead):
     """A light UPerNet (Xiao et al. 2018): pooled context, top-down fusion, one classifier.
 
-    Its levels come from a `SimpleFeaturePyramid`, not from several blocks of the backbone, and
-    its norms keep no running statistics, so one network may serve several data sets.
+    Its levels come from a `SimpleFeaturePyramid` over the last map or, as in the ADE20K recipe of
+    masked autoencoders (blocks 3, 5, 7, 11 of ViT-B), over those of several blocks. Its norms keep
+    no running statistics, so one network may serve several data sets.
 
     Args:
         dim: width of the backbone.
@@ -73,6 +93,13 @@ class UPerSegmentationHead(_SegmentationHead):
         channels: width of the head.
         scales: levels of the pyramid, see `SimpleFeaturePyramid`.
         pools: sides of the grids of pooled context.
+        blocks: blocks of the backbone whose maps make the levels, finest level first; the last
+            map makes all of them if None.
+        crop: predict larger pictures by windows of this side in px; whole pictures if None.
+        stride: distance of the windows; two thirds of ``crop`` if None (512 and 341 in the recipe).
+
+    Raises:
+        ValueError: another number of blocks than of scales.
     """
 
     def __init__(
@@ -83,9 +110,16 @@ class UPerSegmentationHead(_SegmentationHead):
         channels: int = 128,
         scales: Sequence[float] = SCALES,
         pools: Sequence[int] = (1, 2, 3, 6),
+        blocks: Sequence[int] | None = None,
+        crop: int | None = None,
+        stride: int | None = None,
     ) -> None:
-        super().__init__()
-        self.dim, self.num_classes = dim, check_classes(num_classes)
+        super().__init__(dim, num_classes, crop, stride)
+        if blocks is not None and len(blocks) != len(scales):
+            raise ValueError(
+                f"{len(blocks)} blocks for {len(scales)} scales; name one block for each level"
+            )
+        self.blocks = None if blocks is None else list(blocks)
         self.pyramid = SimpleFeaturePyramid(dim, channels, scales=scales)
         self.pools = tuple(pools)
         self.context = nn.ModuleList(nn.Conv2d(channels, channels // 4, 1) for _ in pools)
@@ -97,7 +131,8 @@ class UPerSegmentationHead(_SegmentationHead):
     def forward(self, features: Features) -> Tensor:
         """(B, classes, H, W) logits."""
         check_dim(self, self.dim, features)
-        *finer, coarsest = self.pyramid(features.map).values()
+        maps = features.map if self.blocks is None else features.block_maps
+        *finer, coarsest = self.pyramid(maps).values()
         top = self._with_context(coarsest)
         levels = [top]
         for level, smooth in zip(reversed(finer), reversed(self.smooth)):
