@@ -23,6 +23,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from visionlab.figures import Column, Figure, FigureTable, at_least, at_most, measured, publish
 from visionlab.moe import MoELayer
 
 CPU_SHAPES = [(1576, 384, 16, 4, h) for h in (192, 384, 768, 1536)]
@@ -230,12 +231,65 @@ def main() -> None:
     if cuda:
         heads += ["dense / this", "graph ms", "dense graph / this graph", "peak MiB"]
     print(f"| {' | '.join(heads)} |\n|{'-|' * len(heads)}")
+    figures = []
     for shape in CPU_SHAPES if args.preset == "cpu" else H100_SHAPES:
         if args.widths and shape[-1] not in args.widths:
             continue
         times = measure(shape, args.device, backends, args.repeats)
         for cells in rows(times, cuda=cuda):
             print(f"| {' | '.join(map(str, shape))} | {' | '.join(cells)} |", flush=True)
+        figures.append(figure_of(shape, times, backends[0]))
+    publish(table_of(figures, args.repeats, cuda=cuda))
+
+
+def figure_of(shape: tuple[int, int, int, int, int], times: dict[str, Times], ours: str) -> Figure:
+    """One shape as a record; with graphs the ratios are dense / MoE, where higher is better."""
+    own, graph = times[ours].eager, times[ours].graph
+    ms = {m: statistics.median(t.eager) for m, t in times.items()}
+    rival = ms["Mod-Squad rule"]
+    values = {"ms": ms[ours], "ratio": ms[ours] / ms["dense"], "rival_ratio": rival / ms["dense"]}
+    values["to_rival"] = ms[ours] / rival
+    claims = [at_most("to_rival", 1.05)]
+    if graph:
+        values["speed"] = ms["dense"] / ms[ours]
+        values["graph_speed"] = statistics.median(times["dense"].graph) / statistics.median(graph)
+        values["mib"] = times[ours].peak_mib
+        limit = "graph_speed" if shape == H100_SHAPES[2] else "speed"
+        claims += [at_least(limit, GPU_LIMITS[shape])] if shape in GPU_LIMITS else []
+    elif shape[-1] in CPU_LIMITS:
+        claims.append(at_most("ratio", CPU_LIMITS[shape[-1]]))
+    if "ScatterMoE" in ms:
+        values["scatter_speed"] = ms["dense"] / ms["ScatterMoE"]
+        values["scatter_mib"] = times["ScatterMoE"].peak_mib
+    spread = {"ms": [min(own), max(own)]}
+    return Figure(" x ".join(map(str, shape)), values, spread=spread, claims=claims)
+
+
+def table_of(figures: list[Figure], repeats: int, *, cuda: bool) -> FigureTable:
+    """The records of all shapes."""
+    cpu = [
+        Column("MoE layer / dense", "{ratio:.2f}"),
+        Column("Mod-Squad's rule / dense", "{rival_ratio:.2f}"),
+        Column("MoE layer / Mod-Squad's rule", "{to_rival:.2f}"),
+    ]
+    gpu = [
+        Column("dense / MoE", "{speed:.2f}"),
+        Column("graph against graph", "{graph_speed:.2f}"),
+        Column("dense / ScatterMoE", "{scatter_speed:.2f}"),
+        Column("peak MiB, ours / ScatterMoE", "{mib:.0f} / {scatter_mib:.0f}"),
+    ]
+    return measured(
+        "moe.layer_gpu" if cuda else "moe.layer_cpu",
+        "MoE layer, forward and backward, beside a dense MLP of equal FLOPs",
+        head="tokens x dim x experts x k x width",
+        columns=[Column("ms", "{ms:.1f}"), *(gpu if cuda else cpu)],
+        figures=figures,
+        note=f"Medians of {repeats} interleaved repeats, router included; time to dense: 1 = as "
+        "fast, smaller is better.",
+        chart="speed" if cuda else "ratio",
+        units={"ms": "ms", "ratio": "time to dense, smaller is better", "speed": "dense / MoE"},
+        device="gpu" if cuda else "cpu",
+    )
 
 
 if __name__ == "__main__":

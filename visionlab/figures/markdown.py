@@ -38,6 +38,14 @@ def cell_text(template: str, values: Mapping[str, Value]) -> str:
     return _Cells().vformat(template, (), values)
 
 
+def number_in(template: str, name: str, value: Value) -> str:
+    """One value alone, written as the cell writes it."""
+    for _, field, spec, _ in string.Formatter().parse(template):
+        if field == name:
+            return _Cells().format_field(value, spec or "")
+    return _Cells().format_field(value, "")
+
+
 def rows_of(table: FigureTable) -> list[list[tuple[str, bool]]]:
     """Every cell's text and whether it is the best of its column, without the first column."""
     best = [_best(c, table.figures) for c in table.columns]

@@ -97,6 +97,8 @@ class FigureTable:
     columns: Sequence[Column]
     figures: Sequence[Figure]
     note: str = ""
+    chart: str = ""
+    """Name of the value that the results page shows as bars."""
     units: Mapping[str, str] = field(default_factory=dict)
     device: str = "cpu"
     source: str = "measured"
@@ -165,8 +167,19 @@ def _six_digits(value: Value) -> Value:
 
 def table_to_json(table: FigureTable) -> dict[str, Any]:
     """Plain data; what is empty is left out."""
-    simple = ("id", "title", "head", "note", "device", "source", "command", "machine", "date")
-    out: dict[str, Any] = {k: getattr(table, k) for k in simple if getattr(table, k)}
+    simple = (
+        "id",
+        "title",
+        "head",
+        "note",
+        "chart",
+        "device",
+        "source",
+        "command",
+        "machine",
+        "date",
+    )
+    out: dict[str, Any] = {k: getattr(table, k) for k in (*simple, "date") if getattr(table, k)}
     for name in ("units", "versions"):
         if getattr(table, name):
             out[name] = dict(getattr(table, name))
