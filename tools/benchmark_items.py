@@ -1,0 +1,175 @@
+"""Items in the wild: the mixture beside its dense counterparts, several seeds, one table.
+
+    python tools/benchmark.py items --seeds 3                      every row, then surgery
+    python tools/benchmark.py items --seeds 1 --rows moe dense     two rows of one seed
+
+Every model has equal backbone FLOPs and sees equal samples of each task. Each row is one or several
+runs of configs/moe, into OUTPUT/ROW_SEED; a run that is finished there is read, not repeated, and
+one that was stopped goes on from its checkpoint. Figures are those of the last validation.
+"""
+
+import argparse
+import json
+import logging
+import statistics
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+_ROOT = Path(__file__).resolve().parent.parent
+_CONFIGS = _ROOT / "configs" / "moe"
+FIGURES = {
+    "digits": "val/digits_top1",
+    "boxes": "val/boxes_ap50",
+    "pixels": "val/pixels_miou",
+}
+INFORMATION = "train/information_normalised"
+
+
+@dataclass(frozen=True)
+class Row:
+    """One row of the table: its name, its words, and config + overrides of each of its runs."""
+
+    name: str
+    what: str
+    runs: Sequence[tuple[str, ...]]
+
+
+ROWS = [
+    Row("moe", "MoE, three tasks", [("items_in_the_wild",)]),
+    Row("moe_off", "MoE, information loss off", [("items_in_the_wild", "task.routing=null")]),
+    Row("dense", "dense, three tasks", [("items_dense",)]),
+    Row("single", "dense, one model a task", [(f"items_single_task_{t}",) for t in FIGURES]),
+]
+
+
+def main() -> None:
+    """Train what is missing, then print both tables."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    names = [row.name for row in ROWS]
+    parser.add_argument("--seeds", type=int, default=3, help="seeds 0, 1, ... (default 3)")
+    parser.add_argument("--rows", nargs="+", choices=names, default=names)
+    parser.add_argument("--output", type=Path, default=Path("runs/moe_items"))
+    parser.add_argument("--no-surgery", action="store_true", help="leave pruning and the new task")
+    parser.add_argument("--table", action="store_true", help="train nothing, show what is there")
+    parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="for every run")
+    args = parser.parse_args()
+    logging.basicConfig(format="%(message)s")
+    seeds = range(args.seeds)
+    rows = [row for row in ROWS if row.name in args.rows]
+    for seed in [] if args.table else seeds:
+        for row in rows:
+            for run in row.runs:
+                train(row, run, seed, args.output, args.overrides)
+        if "moe" in args.rows and not args.no_surgery:
+            operate(args.output / f"moe_{seed}")
+    print(comparison(rows, seeds, args.output))
+    for text in surgery_tables(seeds, args.output):
+        print(f"\n{text}")
+
+
+def folder_of(row: Row, run: tuple[str, ...], seed: int, output: Path) -> Path:
+    """Where a run lies: ``dense_0``; ``single_boxes_0`` where a row has several runs."""
+    part = run[0].rpartition("_")[2] if len(row.runs) > 1 else ""
+    return output / "_".join(filter(None, [row.name, part, str(seed)]))
+
+
+def train(
+    row: Row, run: tuple[str, ...], seed: int, output: Path, overrides: Sequence[str]
+) -> None:
+    """One run, unless it is finished."""
+    from visionlab import config as configs
+    from visionlab.tasks import training
+
+    folder = folder_of(row, run, seed, output)
+    if (folder / "results.json").exists():  # written last
+        return
+    name, *own = run
+    path = _CONFIGS / f"{name}.yaml"
+    print(f"{row.what}, seed {seed}: {path.name} into {folder}", flush=True)
+    config = configs.read(path, [*own, f"seed={seed}", f"output={folder}", *overrides])
+    configs.check(config, str(path))
+    last = folder / "last.ckpt"
+    training.run(config, resume=last if last.exists() else None)
+
+
+def operate(folder: Path) -> None:
+    """Prune the model of a run and teach it a new task: ``tools/evaluate.py surgery``."""
+    from visionlab.tasks import surgery
+
+    if (folder / "surgery.json").exists():
+        return
+    parser = argparse.ArgumentParser()
+    surgery.add_arguments(parser)
+    extend = ["--extend", str(_CONFIGS / "items_new_task.yaml"), "--source", "digits"]
+    surgery.run(parser.parse_args([str(folder / "last.ckpt"), *extend]))
+
+
+def figures(row: Row, seed: int, output: Path) -> dict[str, float] | None:
+    """Task -> percent, their ``mean``, and ``information``; None if a run is missing."""
+    from visionlab.tasks.curves import read_curves
+
+    found: dict[str, float] = {}
+    for run in row.runs:
+        folder = folder_of(row, run, seed, output)
+        if not (folder / "results.json").exists():
+            return None
+        curves = read_curves(folder / "metrics.csv")
+        found |= {t: curves[name][-1][1] for t, name in FIGURES.items() if name in curves}
+        if INFORMATION in curves:
+            found["information"] = curves[INFORMATION][-1][1]
+    return {**found, "mean": statistics.mean(found[t] for t in FIGURES)}
+
+
+def comparison(rows: Sequence[Row], seeds: Sequence[int], output: Path) -> str:
+    """Mean over seeds, and each seed in brackets."""
+    from visionlab.tasks.tables import format_table
+
+    lines = []
+    for row in rows:
+        found = [f for seed in seeds if (f := figures(row, seed, output)) is not None]
+        line: dict[str, Any] = {"model": row.what}
+        line |= {c: over_seeds([f[c] for f in found]) for c in (*FIGURES, "mean")}
+        shares = [f["information"] for f in found if "information" in f]
+        lines.append({**line, "information / ceiling": over_seeds(shares, digits=2)})
+    return format_table(lines, "Items in the wild, percent: mean over seeds (each seed)")
+
+
+def over_seeds(values: Sequence[float], *, digits: int = 1) -> str:
+    """``48.2 (47.9, 48.5)``; empty without a value."""
+    if not values:
+        return ""
+    each = ", ".join(f"{v:.{digits}f}" for v in values)
+    return f"{statistics.mean(values):.{digits}f} ({each})"
+
+
+def surgery_tables(seeds: Sequence[int], output: Path) -> list[str]:
+    """The tables of ``surgery.json``: figures over seeds, counts of the first seed."""
+    from visionlab.tasks.tables import format_table
+
+    paths = [output / f"moe_{seed}" / "surgery.json" for seed in seeds]
+    reports = [json.loads(path.read_text()) for path in paths if path.exists()]
+    texts = []
+    for title in ("Pruned to a task", "New task"):
+        per_seed = [report[title] for report in reports if title in report]
+        lines = [
+            {key: _joined([row[key] for row in same]) for key in same[0]} for same in zip(*per_seed)
+        ]
+        if lines:
+            texts.append(format_table(lines, f"{title}: mean over seeds (each seed)"))
+    return texts
+
+
+def _joined(values: Sequence[Any]) -> Any:
+    """One value where all seeds agree, the range of counts, else mean and each."""
+    if len(set(values)) == 1 or not all(isinstance(v, int | float) for v in values):
+        return values[0]
+    if all(isinstance(v, int) for v in values):
+        return f"{min(values)}..{max(values)}"
+    return over_seeds(values)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
