@@ -5,6 +5,7 @@ Rows are appended; a resumed run drops the rows that it will draw again.
 
 import csv
 import io
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ class CurveLogger(Logger):
     def __init__(self, path: Path) -> None:
         super().__init__()
         self.path = path
+        self._ahead: tuple[int | None, set[str]] = (None, set())
 
     @property
     def name(self) -> str:
@@ -40,6 +42,17 @@ class CurveLogger(Logger):
     @rank_zero_only
     def log_metrics(self, metrics: dict[str, float], step: int | None = None) -> None:
         """Append one row per metric."""
+        written = self._ahead[1] if self._ahead[0] == step else set()
+        self._ahead = (None, set())
+        self._append({k: v for k, v in metrics.items() if k not in written}, step)
+
+    @rank_zero_only
+    def write_ahead(self, metrics: Mapping[str, Any], step: int) -> None:
+        """Append rows that `log_metrics` is going to get next, and will then pass over."""
+        self._append(metrics, step)
+        self._ahead = (step, set(metrics))
+
+    def _append(self, metrics: Mapping[str, Any], step: int | None) -> None:
         rows = [(step, k, repr(float(v))) for k, v in metrics.items() if k != "epoch"]
         if not rows:
             return

@@ -11,7 +11,7 @@ import torch
 from lightning.fabric.utilities import move_data_to_device
 from torch import nn
 
-from visionlab import atomic, checkpoint
+from visionlab import atomic
 from visionlab.data.mixture import TaskMixture
 from visionlab.heads.multitask import MultiTaskModel
 from visionlab.tasks.multitask_metrics import create_metric

@@ -14,39 +14,26 @@ from typing import Any
 import lightning as L
 import torch
 import yaml
-from lightning.pytorch.callbacks import Callback, ModelCheckpoint, TQDMProgressBar
+from lightning.pytorch.callbacks import Callback, TQDMProgressBar
 from lightning.pytorch.loggers import TensorBoardLogger
-from lightning.pytorch.plugins.io import TorchCheckpointIO
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
-from visionlab import checkpoint
+from visionlab import atomic, checkpoint
 from visionlab import config as configs
 from visionlab.data.images import ImageData
 from visionlab.data.randomness import seed_all
 from visionlab.tasks.base import Task
 from visionlab.tasks.curves import CurveLogger, drop_after
+from visionlab.tasks.launch import part, trainer_arguments
 from visionlab.tasks.memory import keep_freed_memory
+from visionlab.tasks.saving import AtomicCheckpointIO, Saving
+from visionlab.tasks.sharding import checkpoint_activations, is_sharded, whole_state
+from visionlab.tasks.stopping import StopSignals
 from visionlab.tasks.tables import format_table
 
 log = logging.getLogger("visionlab")
 
 _CHECKPOINT_EVERY_STEPS = 100
-
-
-class AtomicCheckpointIO(TorchCheckpointIO):
-    """Checkpoints that are whole or absent, and that load as plain data."""
-
-    def save_checkpoint(
-        self, checkpoint_: dict[str, Any], path: Any, storage_options: Any = None
-    ) -> None:
-        """Write to a neighbour file, then rename."""
-        checkpoint.save(checkpoint_, path)
-
-    def load_checkpoint(
-        self, path: Any, map_location: Any = None, weights_only: bool | None = None
-    ) -> dict[str, Any]:
-        """Read with ``weights_only=True``, whatever is asked."""
-        return checkpoint.read(path)
 
 
 class ProgressBar(TQDMProgressBar):
@@ -77,7 +64,15 @@ def run(config: Mapping[str, Any], resume: Path | None = None) -> Path:
 
     Returns:
         The run folder.
+
+    Raises:
+        Interrupted: a signal asked to stop; everything is saved, see `visionlab.tasks.stopping`.
     """
+    with StopSignals() as stop:
+        return _run(config, resume, stop)
+
+
+def _run(config: Mapping[str, Any], resume: Path | None, stop: StopSignals) -> Path:
     quieten_lightning()
     output = Path(config["output"])
     seed = int(config.get("seed", 0))
@@ -87,12 +82,20 @@ def run(config: Mapping[str, Any], resume: Path | None = None) -> Path:
     task.seed, task.run_config, task.output = seed, dict(config), output
     if data is not None:
         data.seed = seed
-    output.mkdir(parents=True, exist_ok=True)
-    write_config(config, output / "config.yaml")
-    trainer = build_trainer(config, output, resume, has_validation(data))
+    trainer = build_trainer(
+        config,
+        output,
+        stop,
+        validate=has_validation(data),
+        unused_parameters=task.unused_parameters,
+    )
+    if trainer.is_global_zero:
+        begin_folder(config, output, resume)
+        log.info("%s on %s, into %s", config["task"]["name"], device_name(trainer), output)
     if trainer.strategy.root_device.type == "cpu":
         keep_freed_memory()
-    log.info("%s on %s, into %s", config["task"]["name"], device_name(trainer), output)
+    if (config.get("trainer") or {}).get("activation_checkpointing"):
+        checkpoint_activations(task.model)
     try:
         if task.job == "predict":
             trainer.predict(task, datamodule=data, return_predictions=False)
@@ -100,9 +103,24 @@ def run(config: Mapping[str, Any], resume: Path | None = None) -> Path:
             trainer.fit(task, datamodule=data, ckpt_path=resume, weights_only=True)
     except MisconfigurationException as error:
         raise ValueError(" ".join(str(error).split())) from error
+    if is_sharded(task.model):
+        task = gathered(config, task, trainer)
+    part()
     if trainer.is_global_zero and not trainer.interrupted:
         evaluate(config, task, data, output)
     return output
+
+
+def gathered(config: Mapping[str, Any], task: Task, trainer: L.Trainer) -> Task:
+    """A task of whole weights, on rank 0, for what runs there alone; called on every rank."""
+    state = whole_state(task, keep=trainer.is_global_zero)
+    if not trainer.is_global_zero:
+        return task
+    seed_all(task.seed)
+    whole: Task = configs.build(config["task"], key="task")
+    checkpoint.load_strictly(whole, state, "the sharded model")
+    whole.seed, whole.run_config, whole.output = task.seed, task.run_config, task.output
+    return whole.to(trainer.strategy.root_device)
 
 
 def has_validation(data: Any) -> bool:
@@ -118,39 +136,48 @@ def device_name(trainer: L.Trainer) -> str:
 
 
 def build_trainer(
-    config: Mapping[str, Any], output: Path, resume: Path | None, validate: bool = True
+    config: Mapping[str, Any],
+    output: Path,
+    stop: StopSignals,
+    *,
+    validate: bool = True,
+    unused_parameters: bool = False,
 ) -> L.Trainer:
     """The Trainer of a config with this project's logs and checkpoints."""
-    arguments = dict(config.get("trainer") or {})
-    every = arguments.pop("checkpoint_every_n_steps", _CHECKPOINT_EVERY_STEPS)
+    trainer = config.get("trainer") or {}
+    every = trainer.get("checkpoint_every_n_steps", _CHECKPOINT_EVERY_STEPS)
+    arguments = trainer_arguments(trainer, unused_parameters=unused_parameters)
     curves = output / "metrics.csv"
-    if resume is None:
-        curves.unlink(missing_ok=True)
-    else:
-        drop_after(curves, int(checkpoint.read(resume)["global_step"]))
     arguments.setdefault("default_root_dir", str(output))
     if not validate:
         arguments["limit_val_batches"] = 0
     arguments.setdefault(
         "logger", [CurveLogger(curves), TensorBoardLogger(output, name="", version="tensorboard")]
     )
-    return L.Trainer(
-        **arguments, plugins=[AtomicCheckpointIO()], callbacks=_callbacks(output, every, arguments)
-    )
+    arguments["plugins"] += [AtomicCheckpointIO()]
+    return L.Trainer(**arguments, callbacks=_callbacks(output, stop, every, arguments))
 
 
-def _callbacks(output: Path, every: int, arguments: Mapping[str, Any]) -> list[Callback]:
+def begin_folder(config: Mapping[str, Any], output: Path, resume: Path | None) -> None:
+    """Write the config, and drop the curves that this run will draw; for rank 0 alone."""
+    output.mkdir(parents=True, exist_ok=True)
+    atomic.remove_leftovers(output)
+    write_config(config, output / "config.yaml")
+    curves = output / "metrics.csv"
+    if resume is None:
+        curves.unlink(missing_ok=True)
+    else:
+        drop_after(curves, int(checkpoint.read(resume, tensors=False)["global_step"]))
+
+
+def _callbacks(
+    output: Path, stop: StopSignals, every: int, arguments: Mapping[str, Any]
+) -> list[Callback]:
     callbacks: list[Callback] = []
     if arguments.get("enable_progress_bar", True):
         callbacks.append(ProgressBar(refresh_rate=10))
     if not arguments.get("fast_dev_run"):
-        common: dict[str, Any] = {
-            "dirpath": output,
-            "filename": "last",
-            "enable_version_counter": False,
-        }
-        callbacks.append(ModelCheckpoint(**common, every_n_train_steps=every))
-        callbacks.append(ModelCheckpoint(**common, every_n_epochs=1, save_on_train_epoch_end=True))
+        callbacks.append(Saving(output / "last.ckpt", stop, every=every))
     return callbacks
 
 
@@ -165,13 +192,13 @@ def evaluate(config: Mapping[str, Any], task: Task, data: Any, output: Path) -> 
             tables[evaluation.title] = rows
             print(f"\n{format_table(rows, evaluation.title)}")
     text = json.dumps(checkpoint.plain(tables), indent=2)
-    checkpoint.write_text(text, output / "results.json")
+    atomic.write_text(text, output / "results.json")
 
 
 def write_config(config: Mapping[str, Any], path: Path) -> None:
     """The resolved config as YAML."""
     text = yaml.safe_dump(checkpoint.plain(config), sort_keys=False)
-    checkpoint.write_text(text, path)
+    atomic.write_text(text, path)
 
 
 def load_task(path: Path) -> tuple[Task, Any]:

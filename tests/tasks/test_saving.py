@@ -1,0 +1,138 @@
+"""A run that dies right behind any of its saves goes on exactly, validations included."""
+
+import copy
+import os
+import signal
+from pathlib import Path
+
+import lightning as L
+import pytest
+import torch
+
+from visionlab import checkpoint
+from visionlab.tasks import saving, stopping, training
+from visionlab.tasks.curves import CurveLogger, read_curves
+
+pytestmark = pytest.mark.filterwarnings(
+    "ignore::UserWarning", "ignore::FutureWarning", "ignore::DeprecationWarning"
+)
+
+
+class Killed(BaseException):
+    pass
+
+
+@pytest.fixture
+def probing(tiny_config):
+    """Two epochs of five steps with a validation after each; saved at every step."""
+    made = copy.deepcopy(tiny_config)
+    backbone = made["task"]["model"]["backbone"]
+    model = {"name": "image_classifier", "num_classes": 4, "backbone": backbone,
+             "freeze_backbone": True, "norm": "batch"}  # fmt: skip
+    made["task"] = {"name": "linear_probing", "model": model}
+    made["data"]["datasets"]["val"] = made["data"]["datasets"]["train"]
+    made["trainer"] |= {"max_epochs": 2, "checkpoint_every_n_steps": 1}
+    return made
+
+
+def ends_as(run: Path, whole: Path) -> bool:
+    weights = [checkpoint.read(f / "last.ckpt")["state_dict"] for f in (run, whole)]
+    assert weights[0].keys() == weights[1].keys()
+    same = all(torch.equal(v, weights[1][k]) for k, v in weights[0].items())
+    return same and read_curves(run / "metrics.csv") == read_curves(whole / "metrics.csv")
+
+
+@pytest.mark.parametrize("first", [1, 2, 3])
+@pytest.mark.parametrize(
+    "trainer", [{}, {"val_check_interval": 2, "accumulate_grad_batches": 2}], ids=["plain", "mixed"]
+)
+@pytest.mark.slow
+def test_every_save_is_a_place_to_go_on_from(probing, trainer, first, tmp_path, monkeypatch):
+    probing["trainer"] |= trainer
+    whole = training.run({**probing, "output": str(tmp_path / "whole")})
+    save, number = L.Trainer.save_checkpoint, first
+    while True:
+        saves = iter(range(1, number))
+
+        def dies(self, *args, saves=saves, **kwargs):
+            save(self, *args, **kwargs)
+            if next(saves, None) is None:
+                raise Killed
+
+        config = {**probing, "output": str(tmp_path / f"run{number}")}
+        monkeypatch.setattr(L.Trainer, "save_checkpoint", dies)
+        try:
+            training.run(config)
+            break
+        except Killed:
+            monkeypatch.setattr(L.Trainer, "save_checkpoint", save)
+        run = training.run(config, resume=Path(config["output"]) / "last.ckpt")
+        assert ends_as(run, whole), f"save {number}"
+        number += 3
+    assert number > 8
+
+
+def test_the_replaced_checkpoint_is_kept(probing):
+    output = training.run(probing)
+    steps = [checkpoint.read(output / n)["global_step"] for n in ("previous.ckpt", "last.ckpt")]
+    assert steps == [10, 10]  # before and behind the last validation
+
+
+@pytest.mark.parametrize(
+    ("signum", "status"), [(signal.SIGTERM, 75), (signal.SIGUSR1, 75), (signal.SIGINT, 130)]
+)
+def test_a_signal_stops_between_steps_with_everything_saved(
+    probing, tmp_path, monkeypatch, capfd, signum, status
+):
+    whole = training.run({**probing, "output": str(tmp_path / "whole")})
+    probing["trainer"]["checkpoint_every_n_steps"] = 100
+    # the whole run's curves hold for any rhythm of saves
+    batch_start = training.Task.on_train_batch_start
+
+    def asked(self, batch, batch_idx):
+        batch_start(self, batch, batch_idx)
+        if self.global_step == 6:
+            os.kill(os.getpid(), signum)
+
+    monkeypatch.setattr(training.Task, "on_train_batch_start", asked)
+    before = signal.getsignal(signum)
+    with pytest.raises(stopping.Interrupted) as stopped:
+        training.run(probing)
+    assert stopped.value.code == status
+    assert signal.getsignal(signum) == before
+    assert "saving after this step" in capfd.readouterr().err
+    last = Path(probing["output"]) / "last.ckpt"
+    assert checkpoint.read(last)["global_step"] == 7
+    monkeypatch.setattr(training.Task, "on_train_batch_start", batch_start)
+    assert ends_as(training.run(probing, resume=last), whole)
+
+
+def test_outside_of_steps_a_signal_stops_at_once():
+    with stopping.StopSignals(), pytest.raises(stopping.Interrupted):
+        signal.raise_signal(signal.SIGTERM)
+
+
+def test_an_echo_of_the_first_signal_is_no_second_one(monkeypatch):
+    died = []
+    monkeypatch.setattr(stopping.StopSignals, "_die", died.append)
+    with stopping.StopSignals() as stop:
+        stop.deferred = True
+        os.kill(os.getpid(), signal.SIGTERM)
+        os.kill(os.getpid(), signal.SIGINT)
+        assert (stop.requested, died) == (signal.SIGTERM, [])
+        stop.since -= 2 * stopping._ECHO_S
+        os.kill(os.getpid(), signal.SIGINT)
+    assert died == [signal.SIGINT]
+
+
+def test_rows_written_ahead_are_not_written_again(tmp_path):
+    logger = CurveLogger(tmp_path / "metrics.csv")
+    logger.write_ahead({"train/loss": 1.5}, 3)
+    logger.log_metrics({"train/loss": 1.5, "lr": 0.1, "epoch": 0}, 3)
+    logger.log_metrics({"train/loss": 1.25}, 4)
+    assert read_curves(logger.path) == {"train/loss": [(3, 1.5), (4, 1.25)], "lr": [(3, 0.1)]}
+
+
+def test_validation_follows_only_where_there_is_one():
+    trainer = L.Trainer(logger=False, accelerator="cpu", limit_val_batches=0)
+    assert not saving.validation_follows(trainer, 0)
