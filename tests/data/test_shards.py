@@ -221,7 +221,7 @@ def test_resumes_on_another_number_of_ranks(packed, monkeypatch, ranks, batch):
 
     def run(rank, world, size, *, state=None, batches=None):
         monkeypatch.setattr(loading, "rank_and_world", lambda: (rank, world))
-        loader = KeyedLoader(dataset, size, seed=5, shuffle=True)
+        loader = KeyedLoader(dataset, size, seed=5, shuffle=True, drop_last=True)
         if state is not None:
             loader.load_state_dict(state)
         samples = {}
@@ -235,7 +235,7 @@ def test_resumes_on_another_number_of_ranks(packed, monkeypatch, ranks, batch):
     (first, state), (second, _) = run(0, 2, 4, batches=2), run(1, 2, 4, batches=2)
     rest = [run(rank, ranks, batch, state=state) for rank in range(ranks)]
     parts = [first, second, *rest]
-    assert sum(map(len, parts)) == COUNT
+    assert sum(map(len, parts)) == len(whole) == COUNT - 1
     joined = {i: image for part in parts for i, image in part.items()}
     assert joined.keys() == whole.keys()
     assert all(torch.equal(joined[i], whole[i]) for i in whole)
@@ -243,9 +243,11 @@ def test_resumes_on_another_number_of_ranks(packed, monkeypatch, ranks, batch):
 
 def test_batches_that_do_not_fit_the_checkpoint_are_refused(packed):
     loader = KeyedLoader(ImageShards(str(packed)), 6, shuffle=True)
-    state = {"position": 2, "global_batch": 8, "length": 5}
-    with pytest.raises(ValueError, match=r"epoch of batches of 8 .* this run has 6; choose data"):
+    state = {"position": 2, "global_batch": 8, "ranks": 1, "length": 5}
+    with pytest.raises(ValueError, match=r"batches of 8 on 1 ranks, this run has 6 on 1; choose"):
         loader.load_state_dict(state)
+    with pytest.raises(ValueError, match=r"batches of 6 on 2 ranks"):  # uneven without drop_last
+        loader.load_state_dict({**state, "global_batch": 6, "ranks": 2})
     loader.load_state_dict({**state, "position": 5})  # at the end of an epoch any will do
     assert len(indices(loader)) == COUNT
 

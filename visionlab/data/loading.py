@@ -222,29 +222,34 @@ class KeyedLoader:
             )
 
     def state_dict(self) -> dict[str, int]:
-        """Position in batches within the epoch, and how large batch and epoch are."""
-        return {"position": self._position, "global_batch": self._global(), "length": len(self)}
+        """Position in batches within the epoch, and what a batch was."""
+        return {"position": self._position, "length": len(self), **self._batch()}
 
     def load_state_dict(self, state: Mapping[str, int]) -> None:
-        """Go on at a saved position, on any number of ranks and workers.
+        """Go on at a saved position: on any number of ranks and workers, if ``drop_last``.
 
         Raises:
-            ValueError: in the middle of an epoch, batches that do not divide those of before.
+            ValueError: in the middle of an epoch, batches that are no equal parts of those of
+                before.
         """
-        position = int(state["position"])
-        before, now = int(state.get("global_batch", self._global())), self._global()
+        position, now = int(state["position"]), self._batch()
+        before = {key: int(state.get(key, value)) for key, value in now.items()}
         if position >= state.get("length", len(self)):
             position = 0
-        if position and before % now:
+        uneven = before != now and not self.sampler.drop_last
+        if position and (uneven or before["global_batch"] % now["global_batch"]):
             raise ValueError(
-                f"the checkpoint lies in the middle of an epoch of batches of {before} over all "
-                f"ranks, this run has {now}; choose data.batch_size x devices = {before} or a "
-                "divisor of it, so that no sample is lost or seen twice"
+                "the checkpoint lies in the middle of an epoch of batches of "
+                f"{before['global_batch']} on {before['ranks']} ranks, this run has "
+                f"{now['global_batch']} on {now['ranks']}; choose data.batch_size x devices = "
+                f"{before['global_batch']} or a divisor of it (and drop_last), so that no sample "
+                "is lost or seen twice"
             )
-        self._resume_at = position * (before // now)
+        self._resume_at = position * (before["global_batch"] // now["global_batch"])
 
-    def _global(self) -> int:
-        return self.batch_size * rank_and_world()[1]
+    def _batch(self) -> dict[str, int]:
+        _, world = rank_and_world()
+        return {"global_batch": self.batch_size * world, "ranks": world}
 
 
 class _Keyed(Dataset[Any]):

@@ -1,0 +1,274 @@
+"""Packed sets behind a URL: range requests, the shared cache, damage on the way, no waiting."""
+
+import errno
+import http.server
+import multiprocessing
+import threading
+import time
+from functools import partial
+from pathlib import Path
+
+import fsspec
+import numpy as np
+import pytest
+import torch
+from shard_sets import COUNT, PER_SHARD, make_folder, make_packed, no_sync
+
+from visionlab.data import ImageShards, KeyedLoader
+from visionlab.data.loading import DamagedDataError
+from visionlab.data.shards import storage
+from visionlab.data.shards.ahead import FetchAhead
+from visionlab.data.shards.storage import ShardFolder
+from visionlab.data.shards.verification import verify
+
+__all__ = ["no_sync"]  # a fixture for all tests here
+URL = "memory://bucket/set"
+SHARDS = -(-COUNT // PER_SHARD)
+
+
+@pytest.fixture(scope="module")
+def packed(tmp_path_factory):
+    place = tmp_path_factory.mktemp("remote")
+    return make_packed(make_folder(place / "pictures"), place / "set")
+
+
+@pytest.fixture
+def remote(packed, monkeypatch):
+    """The set in fsspec's memory file system; retries without waiting."""
+    monkeypatch.setattr(storage.time, "sleep", lambda seconds: None)
+    filesystem = fsspec.filesystem("memory")
+    for path in packed.iterdir():
+        filesystem.pipe_file(f"/bucket/set/{path.name}", path.read_bytes())
+    yield filesystem
+    filesystem.rm("/bucket", recursive=True)
+
+
+def batches(root, **options):
+    loader = KeyedLoader(ImageShards(str(root), window=2, lanes=2, **options), 8, shuffle=True)
+    return list(loader)
+
+
+def same(a, b):
+    return all(torch.equal(x[k], y[k]) for x, y in zip(a, b, strict=True) for k in x)
+
+
+def shards_in(cache):
+    return sorted(p.name.partition("-")[2] for p in Path(cache).glob("*.tar"))
+
+
+@pytest.mark.parametrize("cached", [False, True])
+def test_a_url_gives_the_batches_of_the_folder(packed, remote, tmp_path, cached):
+    options = {"cache": str(tmp_path)} if cached else {}
+    assert same(batches(packed), batches(URL, **options))
+    assert len(shards_in(tmp_path)) == (SHARDS if cached else 0)
+
+
+def test_a_cached_shard_is_fetched_once(packed, remote, tmp_path):
+    first = batches(URL, cache=str(tmp_path))
+    for name in list(remote.store):
+        if name.endswith(".tar"):
+            del remote.store[name]
+    assert same(first, batches(URL, cache=str(tmp_path)))
+
+
+def test_workers_share_the_cache(packed, remote, tmp_path):
+    if len(storage.os.sched_getaffinity(0)) < 2:
+        pytest.skip("needs two cores")
+    dataset = ImageShards(URL, cache=str(tmp_path))
+    loader = KeyedLoader(dataset, 8, shuffle=True, num_workers=2)
+    assert sorted(int(i) for b in loader for i in b["index"]) == list(range(COUNT))
+    assert len(shards_in(tmp_path)) == SHARDS
+
+
+def test_over_http(packed, tmp_path):
+    handler = partial(http.server.SimpleHTTPRequestHandler, directory=str(packed))
+    handler.func.log_message = lambda *a: None
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        url = f"http://127.0.0.1:{server.server_port}"
+        assert same(batches(packed), batches(url, cache=str(tmp_path)))
+        server.shutdown()
+
+
+def test_the_cache_keeps_its_size(packed, remote, tmp_path):
+    largest = max(p.stat().st_size for p in packed.glob("*.tar"))
+    limit = 4 * largest
+    dataset = ImageShards(URL, cache=str(tmp_path), cache_gb=limit / 1e9, window=1, lanes=1)
+    for batch in KeyedLoader(dataset, 4, shuffle=True):
+        assert len(batch["label"])
+        assert sum(p.stat().st_size for p in tmp_path.glob("*.tar")) <= limit
+    assert 1 <= len(shards_in(tmp_path)) <= 4
+    with pytest.raises(ValueError, match=r"cannot hold the .* GB that are read side by side"):
+        ImageShards(URL, cache=str(tmp_path), cache_gb=2 * largest / 1e9, window=1)
+    with pytest.raises(ValueError, match="window=None: shards would be fetched again"):
+        ImageShards(URL, cache=str(tmp_path), cache_gb=limit / 1e9)
+
+
+def test_room_is_made_by_taking_the_shard_used_longest_ago(packed, remote, tmp_path):
+    folder = ShardFolder(URL, cache=tmp_path)
+    parts = folder.index().shards
+    folder.cache_bytes = sum(p.size for p in parts[:3])
+    for age, part in zip((30, 10, 20), parts):
+        path = folder.fetch(part)
+        storage.os.utime(path, (time.time() - age,) * 2)
+    folder.fetch(parts[0])  # used again
+    folder.fetch(parts[3])
+    assert shards_in(tmp_path) == ["shard-00000.tar", "shard-00001.tar", "shard-00003.tar"]
+
+
+def test_a_cached_shard_of_another_size_is_fetched_again(packed, remote, tmp_path):
+    folder = ShardFolder(URL, cache=tmp_path)
+    part = folder.index().shards[1]
+    path = folder.fetch(part)
+    path.write_bytes(b"cut off")
+    assert folder.fetch(part).read_bytes() == (packed / part.name).read_bytes()
+
+
+# ---------------------------------------------------------------- damage
+
+
+@pytest.mark.parametrize("cached", [False, True])
+@pytest.mark.parametrize(
+    ("damage", "text"),
+    [
+        (lambda data: None, r"memory://bucket/set/shard-00003\.tar is missing, but index"),
+        (lambda data: data[:-9], r"shard-00003\.tar has \d+ bytes, index\.json says \d+: trunc"),
+        (lambda data: b"", r"shard-00003\.tar has 0 bytes"),
+    ],
+)
+def test_a_missing_or_short_remote_shard_is_one_clear_error(remote, tmp_path, cached, damage, text):
+    path = "/bucket/set/shard-00003.tar"
+    data = damage(remote.cat_file(path))
+    remote.rm(path)
+    if data is not None:
+        remote.pipe_file(path, data)
+    with pytest.raises(DamagedDataError, match=text):
+        batches(URL, **({"cache": str(tmp_path)} if cached else {}))
+    assert not list(tmp_path.glob(".*.part"))
+
+
+def test_a_changed_remote_shard_never_enters_the_cache(remote, tmp_path):
+    path = "/bucket/set/shard-00003.tar"
+    data = bytearray(remote.cat_file(path))
+    data[1500] ^= 1
+    remote.pipe_file(path, bytes(data))
+    with pytest.raises(DamagedDataError, match="is damaged: its SHA-256 is not that of index"):
+        batches(URL, cache=str(tmp_path))
+    assert "shard-00003.tar" not in shards_in(tmp_path)
+    (problem, *_) = verify(URL)
+    assert problem.startswith(f"{URL}/shard-00003.tar has changed since packing")
+
+
+def test_a_connection_that_fails_now_and_then_is_tried_again(remote, tmp_path, monkeypatch):
+    original, calls = type(remote).open, []
+
+    def flaky(self, path, *args, **kwargs):
+        calls.append(path)
+        if path.endswith(".tar") and len(calls) % 3:
+            raise ConnectionResetError("by peer")
+        return original(self, path, *args, **kwargs)
+
+    monkeypatch.setattr(type(remote), "open", flaky)
+    assert len(batches(URL, cache=str(tmp_path))) == 6
+    folder = ShardFolder(URL, cache=tmp_path / "other")
+    text = r"could not be fetched in 3 attempts \(ConnectionResetError: by peer\)"
+    monkeypatch.setattr(type(remote), "open", _refuses)
+    with pytest.raises(DamagedDataError, match=text):
+        folder.fetch(folder.index().shards[0])
+
+
+def _refuses(self, *args, **kwargs):
+    raise ConnectionResetError("by peer")
+
+
+def test_a_full_disk_says_so_and_leaves_the_cache_whole(remote, tmp_path, monkeypatch):
+    folder = ShardFolder(URL, cache=tmp_path)
+    first, second, *_ = folder.index().shards
+    folder.fetch(first)
+
+    def full(handle):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(storage.os, "fsync", full)
+    with pytest.raises(OSError, match=r"could not write .*shard-00001\.tar .*No space left"):
+        folder.fetch(second)
+    assert shards_in(tmp_path) == ["shard-00000.tar"]
+    assert not list(tmp_path.glob(".*.part"))
+
+
+def _fetch_and_die(cache, ready):
+    """Holds the lock of a shard, then is killed."""
+    folder = ShardFolder(URL, cache=cache)
+    part = folder.index().shards[0]
+
+    def stall(self, part, path):
+        ready.set()
+        time.sleep(60)
+
+    ShardFolder._download = stall
+    folder.fetch(part)
+
+
+def test_a_worker_that_dies_while_fetching_stops_nobody(packed, remote, tmp_path, monkeypatch):
+    monkeypatch.undo()  # sleep is needed here
+    context = multiprocessing.get_context("fork")
+    ready = context.Event()
+    process = context.Process(target=_fetch_and_die, args=(tmp_path, ready))
+    process.start()
+    assert ready.wait(30)
+    folder = ShardFolder(URL, cache=tmp_path)
+    part = folder.index().shards[0]
+    monkeypatch.setattr(storage, "_LOCK_TIMEOUT_S", 0.2)
+    with pytest.raises(DamagedDataError, match="another process has been fetching"):
+        folder.fetch(part)
+    process.kill()
+    process.join()
+    assert folder.fetch(part).read_bytes() == (packed / part.name).read_bytes()
+
+
+def test_no_server_is_one_clear_error():
+    with pytest.raises(DamagedDataError, match=r"index\.json cannot be read: .*Error"):
+        ImageShards("http://127.0.0.1:9/set")
+
+
+def test_a_backend_that_is_not_installed_is_named(monkeypatch):
+    def missing(*args, **kwargs):
+        raise ImportError("Install s3fs to access S3")
+
+    monkeypatch.setattr(fsspec.core, "url_to_fs", missing)
+    with pytest.raises(ValueError, match=r"Install s3fs .* pip install 'visionlab\[remote\]'"):
+        ShardFolder("s3://bucket/set")
+
+
+# ---------------------------------------------------------------- fetching ahead
+
+
+def test_shards_are_fetched_before_they_are_needed():
+    fetched = []
+    ahead = FetchAhead(fetched.append, np.repeat([4, 2, 7, 1], 10), horizon=10)
+    for done, expected in ((0, [4, 2]), (9, [4, 2]), (10, [4, 2, 7]), (21, [4, 2, 7, 1])):
+        ahead(done)
+        deadline = time.monotonic() + 10
+        while len(fetched) < len(expected) and time.monotonic() < deadline:
+            time.sleep(0.01)
+        assert sorted(fetched) == sorted(expected)
+    ahead.close()
+
+
+def test_a_resumed_epoch_fetches_nothing_that_is_done():
+    fetched = []
+    ahead = FetchAhead(fetched.append, np.repeat([4, 2, 7], 10), horizon=0)
+    ahead(25)
+    ahead._pool.shutdown(wait=True)
+    assert fetched == [7]
+
+
+def test_what_fails_ahead_is_reported_by_whoever_needs_it(remote, tmp_path):
+    remote.rm("/bucket/set/shard-00005.tar")
+    dataset = ImageShards(URL, cache=str(tmp_path))
+    loader = KeyedLoader(dataset, 4)  # in order: the last shard comes last
+    seen = []
+    with pytest.raises(DamagedDataError, match=r"shard-00005\.tar is missing"):
+        seen += [int(i) for b in loader for i in b["index"]]
+    assert dataset.fetch_ahead([0]) is not None
+    assert ImageShards(URL).fetch_ahead([0]) is None

@@ -1,0 +1,306 @@
+"""tools/pack.py: the same bytes each time, after a kill, too; never over another set."""
+
+import errno
+import importlib.util
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from PIL import Image
+from shard_sets import COUNT, content, copy_of, flip, make_folder, make_packed, no_sync
+
+from visionlab.data import ImageShards
+from visionlab.data.shards import packing, writing
+from visionlab.data.shards.sources import image_folder
+from visionlab.data.shards.writing import Encoding, encode
+
+__all__ = ["no_sync"]  # a fixture for all tests here
+ROOT = Path(__file__).resolve().parents[2]
+
+
+@pytest.fixture(scope="module")
+def tool():
+    spec = importlib.util.spec_from_file_location("pack", ROOT / "tools" / "pack.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return make_folder(tmp_path_factory.mktemp("pictures"))
+
+
+@pytest.fixture(scope="module")
+def packed(folder, tmp_path_factory):
+    return make_packed(folder, tmp_path_factory.mktemp("packed") / "set")
+
+
+@pytest.fixture
+def run(tool, capsys):
+    """Call the tool; gives (exit status, standard output, standard error)."""
+
+    def call(*arguments):
+        status = tool.main([str(a) for a in arguments])
+        captured = capsys.readouterr()
+        return status, captured.out, captured.err
+
+    return call
+
+
+# ---------------------------------------------------------------- packing
+
+
+def test_packs_and_verifies(run, folder, packed, tmp_path):
+    options = ("--samples-per-shard", 7)
+    status, out, _ = run(folder, tmp_path / "set", *options)
+    assert status == 0
+    assert "41 pictures in 6 shards (0 kept, 6 made)" in out
+    assert content(tmp_path / "set") == content(packed)
+    status, out, _ = run(folder, tmp_path / "set", *options)
+    assert status == 0
+    assert "(6 kept, 0 made)" in out
+    assert content(tmp_path / "set") == content(packed)
+    assert run("--verify", tmp_path / "set")[:2] == (
+        0,
+        f"{tmp_path}/set: every byte is as packed\n",
+    )
+
+
+def test_several_processes_give_the_same_bytes(folder, packed, tmp_path):
+    assert content(make_packed(folder, tmp_path / "set", processes=2)) == content(packed)
+
+
+def test_help_reads_well(run, capsys):
+    with pytest.raises(SystemExit):
+        run("--help")
+    text = capsys.readouterr().out
+    assert "python tools/pack.py data/imagenet/train data/shards/train" in text
+    assert max(map(len, text.splitlines())) <= 100
+    with pytest.raises(SystemExit):
+        run("only_a_source")
+    assert "give SOURCE and TARGET, or --verify FOLDER" in capsys.readouterr().err
+
+
+def test_a_smaller_packing(run, tmp_path):
+    folder = tmp_path / "pictures" / "a"
+    folder.mkdir(parents=True)
+    Image.new("RGB", (300, 150), (200, 30, 30)).save(folder / "large.jpg", quality=100)
+    Image.new("RGB", (60, 90)).save(folder / "small.png")
+    (folder / "broken.jpg").write_bytes(b"no picture")
+    status, out, _ = run(folder.parent, tmp_path / "set", "--shorter-side", 100, "--as-listed")
+    assert status == 0
+    assert "1 pictures cannot be decoded and were packed as they are: a/broken.jpg" in out
+    shards = ImageShards(str(tmp_path / "set"), labelled=False)
+    assert shards[1]["image"].shape == (3, 100, 200)
+    assert shards[2]["image"].shape == (3, 90, 60)  # never larger
+    assert shards.shards[2].image == (folder / "small.png").read_bytes()
+    assert shards.shards[0].image == b"no picture"
+
+
+def test_quality_and_side_of_an_encoding(tmp_path):
+    Image.effect_noise((200, 120), 60).save(tmp_path / "a.jpg")
+    data = (tmp_path / "a.jpg").read_bytes()
+    coarse, fine = (encode(data, ".jpg", Encoding(64, q))[0] for q in (30, 95))
+    assert len(coarse) < len(fine)
+    assert encode(data, ".jpg", Encoding()) == (data, ".jpg")
+    for wrong, text in ((Encoding, "shorter side 0"), (lambda n: Encoding(8, n), "JPEG quality 0")):
+        with pytest.raises(ValueError, match=text):
+            wrong(0)
+
+
+def test_coco(run, tmp_path):
+    folder = make_folder(tmp_path / "pictures", 3, classes=1) / "class0"
+    images = [{"id": i, "file_name": p.name, "height": 20, "width": 24}
+              for i, p in enumerate(sorted(folder.iterdir()))]  # fmt: skip
+    text = {"images": images, "annotations": [], "categories": [{"id": 1, "name": "cat"}]}
+    (tmp_path / "a.json").write_text(json.dumps(text))
+    arguments = (folder, tmp_path / "set", "--coco", tmp_path / "a.json")
+    status, _, err = run(*arguments, "--shorter-side", 10)
+    assert status == 1
+    assert "boxes are in pixels of the stored pictures" in err
+    assert run(*arguments)[0] == 0
+    assert run("--verify", tmp_path / "set")[0] == 0
+    (folder / images[0]["file_name"]).unlink()
+    status, _, err = run(*arguments)
+    assert (status, "lists 1 images that" in err) == (1, True)
+
+
+# ---------------------------------------------------------------- interruptions
+
+
+@pytest.mark.parametrize("stop", range(6))
+@pytest.mark.parametrize("record_lost", [False, True])
+def test_goes_on_after_any_interruption(folder, packed, tmp_path, monkeypatch, stop, record_lost):
+    """Stopped in the middle of each shard, or between it and its record."""
+    target, original, made = tmp_path / "set", writing.write_shard, []
+
+    def interrupted(path, *rest, **options):
+        if len(made) == stop and not record_lost:
+            path.with_name(f".{path.name}.x.part").write_bytes(b"half a shard")
+            raise KeyboardInterrupt
+        made.append(path)
+        record = original(path, *rest, **options)
+        if len(made) == stop + 1 and record_lost:
+            raise KeyboardInterrupt
+        return record
+
+    monkeypatch.setattr(packing, "write_shard", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        make_packed(folder, target)
+    assert not (target / "index.json").exists()
+    monkeypatch.setattr(packing, "write_shard", original)
+    result = packing.pack(image_folder(folder), target, samples_per_shard=7)
+    assert result.kept == stop
+    assert content(target) == content(packed)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGTERM])
+def test_goes_on_after_a_kill(tmp_path, how):
+    folder = make_folder(tmp_path / "pictures", 600)
+    arguments = [sys.executable, str(ROOT / "tools" / "pack.py"), str(folder)]
+    options = ["--samples-per-shard", "10", "--shorter-side", "16"]
+    target = tmp_path / "killed"
+    process = subprocess.Popen([*arguments, str(target), *options], stderr=subprocess.DEVNULL)
+    while len(list(target.glob("*.tar"))) < 3 and process.poll() is None:
+        time.sleep(0.005)
+    process.send_signal(how)
+    process.wait(60)
+    made = len(list(target.glob("*.tar")))
+    assert 3 <= made < 60, "the kill came too late to test anything"
+    again = subprocess.run(
+        [*arguments, str(target), *options], capture_output=True, text=True, check=True
+    )
+    kept = int(again.stdout.split("(")[1].split()[0])
+    assert made - 1 <= kept <= made
+    make_packed(folder, tmp_path / "whole", samples_per_shard=10, encoding=Encoding(16))
+    assert content(target) == content(tmp_path / "whole")
+
+
+def test_a_packing_process_that_dies_is_one_clear_error():
+    with pytest.raises(RuntimeError, match=r"packing process was killed .* start the same command"):
+        list(packing._results(os._exit, iter(range(1, 4)), 2))
+
+
+def test_a_full_disk_says_so_and_keeps_what_is_done(run, folder, packed, tmp_path, monkeypatch):
+    synced = []
+
+    def full(handle):
+        synced.append(handle)
+        if len(synced) > 5:
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    target = tmp_path / "set"
+    status, _, err = run(folder, target, "--samples-per-shard", 7)
+    assert status == 1
+    assert "No space left on device" in err
+    assert "Free some space" in err
+    assert not (target / "index.json").exists()
+    assert not list(target.glob(".*.part"))
+    monkeypatch.setattr(os, "fsync", lambda handle: None)
+    status, out, _ = run(folder, target, "--samples-per-shard", 7)
+    assert status == 0
+    assert "(0 kept" not in out
+    assert content(target) == content(packed)
+
+
+def test_mends_a_damaged_set_and_makes_no_more_than_that(folder, packed, tmp_path):
+    target = copy_of(packed, tmp_path / "set")
+    (target / "shard-00001.tar").unlink()
+    flip(target / "shard-00004.tar", 3000)
+    before = (target / "shard-00002.tar").stat().st_mtime_ns
+    result = packing.pack(image_folder(folder), target, samples_per_shard=7)
+    assert (result.kept, result.made) == (4, 2)
+    assert content(target) == content(packed)
+    assert (target / "shard-00002.tar").stat().st_mtime_ns == before
+    flip(target / "samples.npy", 300)
+    assert packing.pack(image_folder(folder), target, samples_per_shard=7).made == 6
+    assert content(target) == content(packed)
+
+
+# ---------------------------------------------------------------- refusals
+
+
+def test_never_touches_another_folder(run, folder, packed, tmp_path):
+    other = tmp_path / "photos"
+    other.mkdir()
+    (other / "mine.txt").write_text("mine")
+    (tmp_path / "file").write_text("mine")
+    more = make_folder(tmp_path / "more", COUNT + 1)
+    half = tmp_path / "half"
+    (half / ".packing").mkdir(parents=True)
+    (half / ".packing" / "plan.json").write_text('{"seed": 9}')
+    for source, target, options, text in [
+        (folder, other, (), "holds other files; give a new or empty folder"),
+        (folder, tmp_path / "file", (), "is a file; give a folder"),
+        (more, packed, (), "holds a packed set of another source or with other options"),
+        (folder, packed, ("--seed", 1), "seed: 0 there, 1 now"),
+        (folder, packed, ("--shorter-side", 9), "shorter_side: None there, 9 now"),
+        (folder, half, (), "holds an unfinished packing of another source"),
+    ]:
+        before = content(target) if target.is_dir() else target.read_bytes()
+        status, _, err = run(source, target, "--samples-per-shard", 7, *options)
+        assert status == 1
+        assert err.splitlines()[-1].startswith("error: ")
+        assert text in err
+        assert (content(target) if target.is_dir() else target.read_bytes()) == before
+
+
+def test_sources_that_are_none(run, folder, tmp_path):
+    (tmp_path / "empty" / "a").mkdir(parents=True)
+    hole = make_folder(tmp_path / "hole", 4)
+    (hole / "class9").mkdir()
+    for source, text in [
+        (tmp_path / "nowhere", "no folder"),
+        (tmp_path / "empty", "holds no pictures in class folders"),
+        (hole, "1 class folders of .*hole hold no picture, first 'class9'"),
+    ]:
+        status, _, err = run(source, tmp_path / "set")
+        assert status == 1
+        assert re.search(text, err)
+        assert not (tmp_path / "set").exists()
+    status, _, err = run(folder, tmp_path / "set", "--samples-per-shard", 0)
+    assert (status, "0 samples in a shard; expected at least 1" in err) == (1, True)
+
+
+def test_a_picture_that_vanishes_while_packing(folder, tmp_path):
+    copy = copy_of(folder, tmp_path / "pictures")
+    source = image_folder(copy)
+    fingerprint = source.fingerprint()
+    (copy / "class1" / "001.JPEG").unlink()
+    object.__setattr__(source, "fingerprint", lambda: fingerprint)
+    with pytest.raises(ValueError, match=r"class1/001\.JPEG cannot be read .* was there when"):
+        packing.pack(source, tmp_path / "set", samples_per_shard=7)
+
+
+# ---------------------------------------------------------------- verify
+
+
+def test_verify_names_each_damage(run, packed, tmp_path):
+    damaged = copy_of(packed, tmp_path / "set")
+    row = ImageShards(str(packed)).shards.row(8)
+    flip(damaged / "shard-00001.tar", int(row["image"]) + 40)
+    flip(damaged / "shard-00002.tar", (damaged / "shard-00002.tar").stat().st_size - 3)
+    (damaged / "shard-00003.tar").unlink()
+    os.truncate(damaged / "shard-00004.tar", 700)
+    status, out, _ = run("--verify", damaged)
+    assert status == 1
+    for text in (
+        "shard-00001.tar has changed since packing; 1 samples in it are damaged",
+        "shard-00001.tar/00000008: the bytes of its image have changed",
+        "shard-00002.tar has changed since packing; no sample in it is, only padding",
+        "shard-00003.tar is missing",
+        "shard-00004.tar has 700 bytes",
+        "5 problems",
+    ):
+        assert text in out
+    status, _, err = run("--verify", tmp_path)
+    assert (status, "index.json; give a folder that tools/pack.py has finished" in err) == (1, True)
