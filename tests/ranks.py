@@ -9,11 +9,30 @@ import socket
 import traceback
 import warnings
 from collections.abc import Callable
+from contextlib import ExitStack
 from multiprocessing.connection import wait
 from typing import Any
 
 _SERVER = mp.get_context("forkserver")
 _SERVER.set_forkserver_preload(["visionlab.tasks.training", "visionlab.tasks.multitask", "timm"])
+
+
+_MEETINGS = 32
+
+
+def new_meeting() -> None:
+    """To be called before each further process group: a port that was just left may be taken."""
+    port, *rest = os.environ["PORTS"].split()
+    os.environ |= {"MASTER_PORT": port, "PORTS": " ".join(rest)}
+
+
+def free_ports(count: int) -> list[int]:
+    """Ports that nobody listens on."""
+    with ExitStack() as stack:
+        sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
+        for each in sockets:
+            each.bind(("127.0.0.1", 0))
+        return [each.getsockname()[1] for each in sockets]
 
 
 def on_ranks(
@@ -24,14 +43,12 @@ def on_ranks(
     Raises:
         AssertionError: one of them failed; its traceback.
     """
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    ports = free_ports(_MEETINGS)
     pipes, processes = [], []
     for rank in range(ranks):
         mine, theirs = _SERVER.Pipe()
         process = _SERVER.Process(
-            target=_run, args=(theirs, rank, ranks, port, function, arguments), daemon=True
+            target=_run, args=(theirs, rank, ranks, ports, function, arguments), daemon=True
         )
         process.start()
         theirs.close()
@@ -59,14 +76,19 @@ def _results(pipes: list[Any], seconds: int) -> list[Any]:
 
 
 def _run(
-    pipe: Any, rank: int, ranks: int, port: int, function: Callable[..., Any], arguments: Any
+    pipe: Any, rank: int, ranks: int, ports: list[int], function: Callable[..., Any], arguments: Any
 ) -> None:
     import torch
 
     torch.set_num_threads(1)
     warnings.simplefilter("ignore")
     os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank), "NODE_RANK": "0"}
-    os.environ |= {"WORLD_SIZE": str(ranks), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+    os.environ |= {
+        "WORLD_SIZE": str(ranks),
+        "MASTER_ADDR": "127.0.0.1",
+        "PORTS": " ".join(map(str, ports)),
+    }
+    new_meeting()
     try:
         pipe.send(("", function(rank, *arguments)))
     except BaseException:

@@ -47,6 +47,8 @@ def shard(model: nn.Module, mesh: DeviceMesh) -> None:
     """
     if isinstance(model, FSDPModule):
         return
+    for parameter in model.parameters():  # FSDP2 takes no channels-last ones
+        parameter.data = parameter.data.contiguous()
     for block in blocks(model):
         fully_shard(block, mesh=mesh)
     fully_shard(model, mesh=mesh)
