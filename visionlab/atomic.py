@@ -13,6 +13,7 @@ from typing import IO
 log = logging.getLogger("visionlab")
 
 _PART = ".part"
+_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 _NO_LINKS = {errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS}
 
 
@@ -93,6 +94,16 @@ def _sync_folder(folder: Path) -> None:
         os.fsync(handle)
     finally:
         os.close(handle)
+
+
+def explain_full(error: BaseException, folder: Path) -> OSError | None:
+    """What to do, if ``error`` tells of a full disk while something else was written; else None."""
+    if not isinstance(error, OSError) or error.errno not in _FULL:
+        return None
+    return OSError(
+        f"{folder} cannot be written to ({error.strerror}); what was saved is whole. Free some space "
+        "and start the same command again"
+    )
 
 
 def _explained(error: OSError, path: Path) -> OSError:

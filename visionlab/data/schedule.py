@@ -10,6 +10,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from visionlab.data.loading import check_workers
 from visionlab.data.randomness import mix
+from visionlab.data.workers import shield
 
 Pick = tuple[str, list[tuple[int, int]]]  # task, then (epoch, index) of each sample
 _CHUNK = 4096
@@ -137,6 +138,7 @@ class StepLoader:
             batch_size=None,
             sampler=range(first, last),
             num_workers=self.num_workers,
+            worker_init_fn=shield,
             collate_fn=_as_it_is,
             pin_memory=torch.cuda.is_available(),
         )

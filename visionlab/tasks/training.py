@@ -22,6 +22,7 @@ from visionlab import atomic, checkpoint
 from visionlab import config as configs
 from visionlab.data.images import ImageData
 from visionlab.data.randomness import seed_all
+from visionlab.data.workers import explain_death
 from visionlab.tasks.base import Task
 from visionlab.tasks.curves import CurveLogger, drop_after
 from visionlab.tasks.launch import part, trainer_arguments
@@ -103,6 +104,11 @@ def _run(config: Mapping[str, Any], resume: Path | None, stop: StopSignals) -> P
             trainer.fit(task, datamodule=data, ckpt_path=resume, weights_only=True)
     except MisconfigurationException as error:
         raise ValueError(" ".join(str(error).split())) from error
+    except (RuntimeError, OSError) as error:
+        told = explain_death(error) or atomic.explain_full(error, output)
+        if told is None:
+            raise
+        raise told from error
     if is_sharded(task.model):
         task = gathered(config, task, trainer)
     part()
