@@ -101,8 +101,8 @@ def explain_full(error: BaseException, folder: Path) -> OSError | None:
     if not isinstance(error, OSError) or error.errno not in _FULL:
         return None
     return OSError(
-        f"{folder} cannot be written to ({error.strerror}); what was saved is whole. Free some space "
-        "and start the same command again"
+        f"{folder} cannot be written to ({error.strerror}); what was saved is whole. Free some "
+        "space and start the same command again"
     )
 
 

@@ -14,6 +14,7 @@ import torch
 from torch.utils.data import DataLoader, Dataset, default_collate
 
 from visionlab.data.randomness import keyed_randomness, mix
+from visionlab.data.workers import shield
 
 log = logging.getLogger("visionlab")
 
@@ -177,6 +178,7 @@ class KeyedLoader:
             batch_sampler=self.sampler,  # type: ignore[arg-type]
             collate_fn=_as_it_is,
             num_workers=workers,
+            worker_init_fn=shield,
             pin_memory=torch.cuda.is_available(),
             persistent_workers=workers > 0,
             generator=torch.Generator(),  # else each epoch draws from the global one
