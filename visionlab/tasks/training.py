@@ -78,8 +78,9 @@ def _run(config: Mapping[str, Any], resume: Path | None, stop: StopSignals) -> P
     output = Path(config["output"])
     seed = int(config.get("seed", 0))
     seed_all(seed)
-    data = configs.build(config["data"], key="data") if config.get("data") else None
+    # the task first: a wrong value in it is said before data is fetched or listed
     task: Task = configs.build(config["task"], key="task")
+    data = configs.build(config["data"], key="data") if config.get("data") else None
     task.seed, task.run_config, task.output = seed, dict(config), output
     if data is not None:
         data.seed = seed
