@@ -105,7 +105,6 @@ def test_resume_says_what_changed_and_keeps_the_model(config, capsys, tmp_path):
         (["configs/quickstart.yaml", "task.model.mask=gren"], "Did you mean 'green'"),
         (["configs/quickstart.yaml", "task.model.mask.ratio=high"], "expected float, got 'high'"),
         (["configs/quickstart.yaml", "task.model.mask.ratio=1.5"], "ratio"),
-        (["configs/quickstart.yaml", "task.model.backbone.img_size=30"], "30"),
         (["configs/quickstart.yaml", "data.datasets.train.root=/dev/null/x"], "Fashion-MNIST"),
         (["nowhere/last.ckpt"], "no checkpoint at"),
     ],
@@ -124,6 +123,13 @@ def test_mistakes_get_one_clear_sentence(arguments, message, capsys, monkeypatch
     error = capsys.readouterr().err
     assert sum(line.startswith("error: ") for line in error.splitlines()) == 1
     assert message in error
+    assert "Traceback" not in error
+
+
+def test_pictures_of_another_size_get_one_clear_sentence(config, capsys):
+    assert train.main([str(config), "task.model.backbone.img_size=12"]) == 1
+    error = capsys.readouterr().err
+    assert "error: the backbone takes images of 12x12, got 8x8; create it with img_size" in error
     assert "Traceback" not in error
 
 
