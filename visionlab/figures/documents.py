@@ -1,4 +1,4 @@
-"""The repository's documents that are made from its figures: README, all tables, results page."""
+"""The documents that are made from the figures: README, guides, all tables, results page."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -11,9 +11,9 @@ from visionlab.figures.record import FigureTable
 def made(root: Path) -> dict[Path, str]:
     """Path -> text of each document as the figures of ``root/figures`` make it."""
     tables = in_order(store.read_folder(root / "figures"))
-    readme = root / "README.md"
+    written = [root / "README.md", *sorted((root / "guides").glob("*.md"))]
     return {
-        readme: markdown.fill(readme.read_text(encoding="utf-8"), tables),
+        **{p: markdown.fill(p.read_text(encoding="utf-8"), tables) for p in written},
         root / "figures" / "README.md": all_tables(tables),
         root / "figures" / "index.html": page.page_text(
             tables, pictures=root / "pictures", relative_to=root / "figures"
@@ -46,5 +46,5 @@ def all_tables(tables: Mapping[str, FigureTable]) -> str:
         if table.part != part:
             part = table.part
             lines += ["", f"## {PARTS.get(part, part)}"]
-        lines += ["", f"### {table.title}", "", markdown.markdown_table(table, claims=True)]
+        lines += ["", f"### {table.title}", "", markdown.markdown_table(table, full=True)]
     return "\n".join(lines) + "\n"

@@ -66,23 +66,24 @@ def _best(column: Column, figures: Sequence[Figure]) -> tuple[str, float] | None
     return (name, {"min": min, "max": max}[order](numbers)) if len(numbers) > 1 else None
 
 
-def markdown_table(table: FigureTable, *, note: bool = True, claims: bool = False) -> str:
+def markdown_table(table: FigureTable, *, note: bool = True, full: bool = False) -> str:
     """The table, the command that repeats it, and what must be known to read it.
 
     Args:
         table: the figures.
-        note: the table's note, command, machine and date below it.
-        claims: a last column that says what is claimed and whether it held.
+        note: the table's note and command below it.
+        full: also machine, versions and date, and a last column that says what is claimed and
+            whether it held.
     """
-    columns = [c.label for c in table.columns] + (["claimed"] if claims else [])
+    columns = [c.label for c in table.columns] + (["claimed"] if full else [])
     lines = [f"| {table.head} | {' | '.join(columns)} |", "|" + "---|" * (len(columns) + 1)]
     for figure, cells in zip(table.figures, rows_of(table)):
         texts = [f"**{t}**" if bold and t else t for t, bold in cells]
-        if claims:
+        if full:
             texts.append("; ".join(claim_words(figure)))
         lines.append(f"| {figure.what} | {' | '.join(texts)} |".replace("|  |", "| |"))
     if note:
-        lines += ["", provenance(table)]
+        lines += ["", provenance(table, full=full)]
     return "\n".join(lines).replace("|  |", "| |")
 
 
@@ -94,15 +95,15 @@ def claim_words(figure: Figure) -> list[str]:
     ]
 
 
-def provenance(table: FigureTable) -> str:
-    """One paragraph: how to repeat it, on what it was taken, what to beware of."""
+def provenance(table: FigureTable, *, full: bool) -> str:
+    """One paragraph: what to beware of, how to repeat it, and in full on what it was taken."""
     parts = [table.note] if table.note else []
     if table.command:
-        parts.append(f"`{table.command}`.")
+        parts.append(f"`{table.command}`")
     versions = ", ".join(f"{k} {v}" for k, v in table.versions.items() if k != "python")
     taken = ", ".join(x for x in (table.machine, versions, table.date) if x)
-    if taken:
-        parts.append(f"({taken}.)")
+    if full and taken:
+        parts.append(f"({taken})")
     return " ".join(parts)
 
 

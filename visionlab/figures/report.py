@@ -144,7 +144,7 @@ def _nothing(wanted: str, device: str) -> str:
 def _tables(tables: Sequence[FigureTable]) -> list[str]:
     lines: list[str] = []
     for table in tables:
-        lines += [f"### {table.title}", "", markdown.markdown_table(table, claims=True), ""]
+        lines += [f"### {table.title}", "", markdown.markdown_table(table, full=True), ""]
     return lines
 
 
