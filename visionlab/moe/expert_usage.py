@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from visionlab.moe.losses import mutual_information
+from visionlab.moe.information import mutual_information
 from visionlab.moe.router import Routing
 from visionlab.moe.structure import moe_layers, resolve_task
 from visionlab.moe.vit import MoEVisionTransformer
