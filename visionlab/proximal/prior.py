@@ -58,7 +58,7 @@ def evaluate_prior(
         x: (B, ...) floating point images.
         start: warm start for y, for instance the result at a neighbouring x.
         tolerance: on ||f(y) - x||.
-        max_iterations: Newton steps.
+        max_iterations: of each kind, see `invert`.
         cg_iterations: conjugate gradient steps per Newton step.
 
     Raises:
