@@ -114,9 +114,9 @@ class DetectionMetric(TaskMetric):
         if backend is None:
             log.info("COCO mAP is left out: pip install faster-coco-eval (extra 'detection')")
             return
-        from torchmetrics.detection import MeanAveragePrecision
+        from visionlab.tasks.coco import CocoMeanAveragePrecision
 
-        self.coco = MeanAveragePrecision(backend=backend)
+        self.coco = CocoMeanAveragePrecision(backend=backend)
         self.coco.warn_on_many_detections = False  # heads keep at most 100
 
     def update(self, prediction: list[dict[str, Tensor]], batch: Mapping[str, Any]) -> None:
