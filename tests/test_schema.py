@@ -1,6 +1,6 @@
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Literal
+from typing import Literal, TypedDict, Unpack
 
 import pytest
 from torch import nn
@@ -26,6 +26,26 @@ def test_static_reading_gives_up_where_the_text_cannot_tell():
     assert schema.static_arguments("visionlab.backbones:create_backbone") is None  # **kwargs
     assert schema.static_arguments("visionlab.tasks.optimizers:Lars") is None  # inherited
     assert schema.static_arguments(Component) is None
+
+
+class Options(TypedDict, total=False):
+    depth: int
+    names: list[str]
+
+
+def test_named_options_behind_two_stars_are_part_of_the_schema():
+    def build(width: int, **options: Unpack[Options]) -> None: ...
+
+    def anything(width: int, **options: int) -> None: ...
+
+    found = schema.parameters(build)
+    assert {n: p.annotation for n, p in found.items()} == {
+        "width": int, "depth": int, "names": list[str]
+    }  # fmt: skip
+    assert [n for n, p in found.items() if schema.is_required(p)] == ["width"]
+    assert not schema.accepts_anything(build)
+    assert set(schema.parameters(anything)) == {"width"}
+    assert schema.accepts_anything(anything)
 
 
 @pytest.mark.parametrize(

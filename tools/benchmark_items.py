@@ -12,7 +12,6 @@ import argparse
 import json
 import logging
 import statistics
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -172,4 +171,4 @@ def _joined(values: Sequence[Any]) -> Any:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

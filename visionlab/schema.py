@@ -64,18 +64,38 @@ def parameters(target: Any) -> dict[str, inspect.Parameter] | None:
         return None
     function = getattr(target, "func", target)  # of a functools.partial
     hints = _hints(function.__init__ if inspect.isclass(function) else function)
+    found = {}
+    for name, p in signature.parameters.items():
+        annotation = hints.get(name, p.annotation)
+        if p.kind in _NAMED:
+            found[name] = p.replace(annotation=annotation)
+        elif p.kind is inspect.Parameter.VAR_KEYWORD:
+            found |= _named_options(annotation)
+    return found
+
+
+def _named_options(annotation: Any) -> dict[str, inspect.Parameter]:
+    """What ``**options: Unpack[SomeTypedDict]`` accepts (PEP 692); nothing for other ``**``."""
+    if typing.get_origin(annotation) is not typing.Unpack:
+        return {}
+    [options] = typing.get_args(annotation)
     return {
-        name: p.replace(annotation=hints.get(name, p.annotation))
-        for name, p in signature.parameters.items()
-        if p.kind in _NAMED
+        name: inspect.Parameter(
+            name,
+            inspect.Parameter.KEYWORD_ONLY,
+            default=_EMPTY if name in options.__required_keys__ else None,
+            annotation=hint,
+        )
+        for name, hint in typing.get_type_hints(options).items()
     }
 
 
 def accepts_anything(target: Any) -> bool:
-    """Whether the constructor takes ``**kwargs``, so that unknown keys are its own affair."""
+    """Whether the constructor takes a bare ``**kwargs``: unknown keys are its own affair."""
     try:
         return any(
             p.kind is inspect.Parameter.VAR_KEYWORD
+            and typing.get_origin(p.annotation) is not typing.Unpack
             for p in inspect.signature(target).parameters.values()
         )
     except ValueError:

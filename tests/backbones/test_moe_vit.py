@@ -5,10 +5,13 @@ from pathlib import Path
 import pytest
 import torch
 
+from visionlab import config, schema
 from visionlab.backbones import create_backbone, list_backbones
+from visionlab.backbones.moe_vit import MoEOptions
 from visionlab.backbones.protocol import grid_size, num_prefix_tokens, patch_size
 from visionlab.checkpoint import export_encoder
 from visionlab.masking import MaskedAutoencoder, create_mask
+from visionlab.moe import insert_moe
 
 SIZES = {"moe_vit_tiny": 192, "moe_vit_small": 384, "moe_vit_base": 768}
 
@@ -66,3 +69,18 @@ def test_a_color_mae_encoder_becomes_a_moe_vit_with_equal_output(tmp_path: Path)
     expected = mae.encode(x)
     for task in ("cls", "seg"):
         torch.testing.assert_close(model(x, task=task), expected, rtol=1e-5, atol=1e-5)
+
+
+def test_options_are_those_of_insert_moe() -> None:
+    known = schema.parameters(insert_moe)
+    assert list(MoEOptions.__annotations__) == [n for n in known if n != "vit"]
+
+
+def test_a_config_names_a_wrong_option_before_anything_is_built() -> None:
+    node = config.read(Path(__file__).parents[2] / "configs" / "moe" / "items_in_the_wild.yaml")
+    node["task"]["model"]["backbone"] |= {"num_expert": 4, "top_k": "two"}
+    with pytest.raises(config.ConfigError) as caught:
+        config.check(node)
+    text = str(caught.value)
+    assert "no key 'num_expert'. Did you mean 'num_experts'" in text
+    assert "backbone.top_k: expected int, got 'two'" in text

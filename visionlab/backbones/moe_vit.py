@@ -5,7 +5,7 @@ create_backbone("moe_vit", backbone=create_backbone("vit_small_patch16_224"), ta
 """
 
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict, Unpack
 
 from torch import nn
 
@@ -14,53 +14,38 @@ from visionlab.moe.insertion import insert_moe
 from visionlab.moe.vit import MoEVisionTransformer
 
 
+class MoEOptions(TypedDict, total=False):
+    """Options of `visionlab.moe.insert_moe`, which explains them and holds their defaults."""
+
+    layers: str | list[int]
+    num_experts: int
+    top_k: int
+    hidden_dim: int | None
+    tasks: list[str] | tuple[str, ...]
+    attention: bool
+    attention_experts: int | None
+    attention_top_k: int | None
+    upcycle: bool
+    backend: str
+    noise_std: float
+    normalize_gates: bool | None
+    layout: dict[str, Any] | None
+
+
 class MoEViT(MoEVisionTransformer):
     """Any timm ViT of the registry with MoE layers (``moe_vit``).
 
     Args:
         backbone: the ViT, with or without trained weights; it is copied.
-        layers: see `visionlab.moe.insert_moe`, also for all further arguments.
+        **moe: options of `visionlab.moe.insert_moe`.
 
     Raises:
-        TypeError: the backbone is no plain timm ViT.
+        TypeError: the backbone is no plain timm ViT, or an unknown option.
         ValueError: see `visionlab.moe.insert_moe`.
     """
 
-    def __init__(
-        self,
-        backbone: nn.Module,
-        *,
-        layers: str | list[int] = "every_second",
-        num_experts: int = 16,
-        top_k: int = 4,
-        hidden_dim: int | None = None,
-        tasks: list[str] | tuple[str, ...] = ("default",),
-        attention: bool = False,
-        attention_experts: int | None = None,
-        attention_top_k: int | None = None,
-        upcycle: bool = False,
-        backend: str = "auto",
-        noise_std: float = 0.0,
-        normalize_gates: bool | None = None,
-        layout: dict[str, Any] | None = None,
-    ) -> None:
-        model = insert_moe(
-            backbone,
-            layers=layers,
-            num_experts=num_experts,
-            top_k=top_k,
-            hidden_dim=hidden_dim,
-            tasks=tasks,
-            attention=attention,
-            attention_experts=attention_experts,
-            attention_top_k=attention_top_k,
-            upcycle=upcycle,
-            backend=backend,
-            noise_std=noise_std,
-            normalize_gates=normalize_gates,
-            layout=layout,
-        )
-        super().__init__(model.vit)
+    def __init__(self, backbone: nn.Module, **moe: Unpack[MoEOptions]) -> None:
+        super().__init__(insert_moe(backbone, **moe).vit)
 
 
 class MoEViTTiny(MoEViT):
@@ -74,7 +59,7 @@ class MoEViTTiny(MoEViT):
         drop_path_rate: stochastic depth of the last block.
         checkpoint_path: local weights of a dense ViT (see `visionlab.backbones.weights`); with
             ``upcycle=True`` the experts start from them.
-        layers: see `visionlab.moe.insert_moe`, also for all further arguments.
+        **moe: options of `visionlab.moe.insert_moe`.
     """
 
     width, heads = 192, 3
@@ -88,19 +73,7 @@ class MoEViTTiny(MoEViT):
         depth: int = 12,
         drop_path_rate: float = 0.0,
         checkpoint_path: str | Path | None = None,
-        layers: str | list[int] = "every_second",
-        num_experts: int = 16,
-        top_k: int = 4,
-        hidden_dim: int | None = None,
-        tasks: list[str] | tuple[str, ...] = ("default",),
-        attention: bool = False,
-        attention_experts: int | None = None,
-        attention_top_k: int | None = None,
-        upcycle: bool = False,
-        backend: str = "auto",
-        noise_std: float = 0.0,
-        normalize_gates: bool | None = None,
-        layout: dict[str, Any] | None = None,
+        **moe: Unpack[MoEOptions],
     ) -> None:
         dense = vit(
             img_size,
@@ -113,22 +86,7 @@ class MoEViTTiny(MoEViT):
             dynamic_img_size=True,
             checkpoint_path=checkpoint_path,
         )
-        super().__init__(
-            dense,
-            layers=layers,
-            num_experts=num_experts,
-            top_k=top_k,
-            hidden_dim=hidden_dim,
-            tasks=tasks,
-            attention=attention,
-            attention_experts=attention_experts,
-            attention_top_k=attention_top_k,
-            upcycle=upcycle,
-            backend=backend,
-            noise_std=noise_std,
-            normalize_gates=normalize_gates,
-            layout=layout,
-        )
+        super().__init__(dense, **moe)
 
 
 class MoEViTSmall(MoEViTTiny):
