@@ -21,7 +21,6 @@ from visionlab.data import (
     KeyedLoader,
 )
 from visionlab.data.loading import DamagedDataError, KeyedSampler, permutation
-from visionlab.data.shards.datasets import decode_rgb
 from visionlab.data.shards.order import shuffled_order
 from visionlab.data.shards.packing import pack
 from visionlab.data.shards.sources import coco
@@ -411,18 +410,7 @@ def test_folders_and_arguments_that_do_not_fit(packed, folder, tmp_path):
         ImageShards(str(one), labelled=False).shards[4]
 
 
-# ---------------------------------------------------------------- decoding, COCO
-
-
-def test_draft_decodes_large_jpegs_at_a_fraction(tmp_path):
-    from PIL import Image
-
-    Image.fromarray(np.full((480, 640, 3), 90, np.uint8)).save(tmp_path / "a.jpg")
-    data = (tmp_path / "a.jpg").read_bytes()
-    assert decode_rgb(data).shape == (3, 480, 640)
-    assert decode_rgb(data, 224).shape == (3, 240, 320)
-    assert decode_rgb(data, 256).shape == (3, 480, 640)  # a half would be too small
-    assert int(decode_rgb(data, 224).float().mean()) == 90
+# ---------------------------------------------------------------- COCO
 
 
 @pytest.fixture

@@ -5,13 +5,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from PIL import Image, UnidentifiedImageError
 from torch import Tensor
 from torch.utils.data import Dataset
 from torchvision.datasets import ImageFolder as TorchvisionImageFolder
-from torchvision.transforms.v2 import functional as F
 
-from visionlab.data.loading import UnreadableSampleError
+from visionlab.data.decoding import UNREADABLE, decode_rgb
+from visionlab.data.loading import DamagedDataError, UnreadableSampleError
 
 
 class ImageFolder(Dataset[Any]):
@@ -57,9 +56,13 @@ class ImageFolder(Dataset[Any]):
     def __getitem__(self, index: int) -> dict[str, Any]:
         path, label = self.samples[index]
         try:
-            with Image.open(path) as file:
-                image = F.pil_to_tensor(file.convert("RGB"))
-        except (OSError, UnidentifiedImageError, SyntaxError, ValueError) as error:
+            image = decode_rgb(Path(path).read_bytes())
+        except FileNotFoundError as error:
+            raise DamagedDataError(
+                f"{path} was there when the run started and is gone; put it back and start the "
+                "same command again"
+            ) from error
+        except UNREADABLE as error:
             raise UnreadableSampleError(f"{path}: {error}") from error
         if self.transform is not None:
             image = self.transform(image)

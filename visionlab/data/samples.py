@@ -10,7 +10,6 @@ A sample is a dict of `torchvision.tv_tensors`, which transforms v2 moves togeth
 A reader is a map-style data set with ``kind`` (one of the three) and ``classes`` (their names).
 """
 
-import io
 import logging
 from collections.abc import Sequence
 from functools import cache
@@ -19,11 +18,10 @@ from typing import Any
 
 import numpy as np
 import torch
-from PIL import Image, UnidentifiedImageError
 from torch import Tensor
 from torchvision import tv_tensors
-from torchvision.transforms.v2.functional import pil_to_tensor
 
+from visionlab.data.decoding import UNREADABLE, decode_rgb
 from visionlab.registry import suggest
 
 IGNORE = 255
@@ -48,9 +46,8 @@ def read_image(path: Path) -> tv_tensors.Image:
 def decode(data: bytes, source: str) -> tv_tensors.Image:
     """(3, H, W) uint8 RGB from the bytes of a picture, as stored: labels mean stored pixels."""
     try:
-        with Image.open(io.BytesIO(data)) as file:
-            return tv_tensors.Image(pil_to_tensor(file.convert("RGB")))
-    except (OSError, UnidentifiedImageError, SyntaxError) as error:
+        return tv_tensors.Image(decode_rgb(data))
+    except UNREADABLE as error:
         raise ValueError(f"{source} is no readable picture ({error}); replace it") from error
 
 

@@ -1,25 +1,22 @@
 """Packed sets as data sets of the config: images with classes, and COCO."""
 
-import io
 import json
 from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
 import torch
-from PIL import Image
 from torch import Tensor
 from torch.utils.data import Dataset
-from torchvision.transforms.v2 import functional as F
 
 from visionlab.data.annotations import coco_sample
+from visionlab.data.decoding import UNREADABLE, decode_rgb
 from visionlab.data.loading import UnreadableSampleError
 from visionlab.data.samples import decode
 from visionlab.data.shards.ahead import FetchAhead
 from visionlab.data.shards.order import shuffled_order
 from visionlab.data.shards.reading import Shards
 from visionlab.data.shards.storage import ShardFolder
-from visionlab.data.shards.writing import UNREADABLE
 
 
 class ImageShards(Dataset[Any]):
@@ -166,21 +163,6 @@ class CocoShards(Dataset[Any]):
             classes=self.classes,
             masks=self._masks,
         )
-
-
-def decode_rgb(data: bytes, draft: int | None = None) -> Tensor:
-    """(3, H, W) uint8 from the bytes of a picture.
-
-    Args:
-        data: the file.
-        draft: shorter side in px that a JPEG must keep when it is decoded at a fraction of its
-            size (libjpeg scales within the inverse DCT); full size if None.
-    """
-    with Image.open(io.BytesIO(data)) as file:
-        if draft is not None:
-            scale = draft / min(file.size)
-            file.draft("RGB", (round(file.width * scale), round(file.height * scale)))
-        return F.pil_to_tensor(file.convert("RGB"))
 
 
 def _need_kind(shards: Shards, kind: str, name: str) -> None:

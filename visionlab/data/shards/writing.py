@@ -3,7 +3,6 @@
 import hashlib
 import io
 import json
-import struct
 import tarfile
 import zlib
 from collections.abc import Sequence
@@ -14,17 +13,8 @@ from typing import IO, Any
 from PIL import Image
 
 from visionlab.atomic import replacing
+from visionlab.data.decoding import UNREADABLE
 from visionlab.data.shards.sources import Sample
-
-# what Pillow raises for pictures that are none (an unidentified one is an OSError)
-UNREADABLE = (
-    OSError,
-    SyntaxError,
-    ValueError,
-    EOFError,
-    struct.error,
-    Image.DecompressionBombError,
-)
 
 _BLOCK = 512
 
