@@ -4,10 +4,13 @@
 python tools/train.py configs/quickstart.yaml
 python tools/train.py configs/quickstart.yaml trainer.max_epochs=2 output=runs/short
 python tools/train.py runs/quickstart/last.ckpt
+torchrun --nproc-per-node 8 tools/train.py configs/quickstart.yaml
+sbatch tools/train.sbatch configs/quickstart.yaml
 """
 
 import argparse
 import logging
+import os
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -22,7 +25,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Entry point; returns the exit status."""
     args = parser().parse_args(arguments)
     logging.basicConfig(format="%(message)s", force=True)
-    log.setLevel(logging.INFO)
+    log.setLevel(logging.INFO if first_process() else logging.WARNING)
     try:
         if args.check:
             configs.check(configs.read(args.config, args.overrides), str(args.config))
@@ -39,8 +42,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
             raise
         print(f"error: {error}", file=sys.stderr)
         return 1
-    print(f"\ncheckpoint, curves, pictures and tables: {output}")
+    if first_process():
+        print(f"\ncheckpoint, curves, pictures and tables: {output}")
     return 0
+
+
+def first_process() -> bool:
+    """Whether this process speaks for all that torchrun, srun or Lightning started."""
+    ranks = ("RANK", "SLURM_PROCID", "LOCAL_RANK")
+    return all(os.environ.get(name, "0") == "0" for name in ranks)
 
 
 def parser() -> argparse.ArgumentParser:
@@ -74,7 +84,7 @@ def resume_from(path: Path, overrides: Sequence[str]) -> tuple[dict[str, Any], P
     """Config of a checkpoint with overrides; says what they change."""
     from visionlab import checkpoint
 
-    saved = checkpoint.config_of(checkpoint.read(path), str(path))
+    saved = checkpoint.config_of(checkpoint.read(path, tensors=False), str(path))
     config = configs.override(saved, overrides)
     configs.check(config, str(path))
     changes = configs.differences(saved, config)
@@ -98,20 +108,17 @@ def continue_if_started(
     Raises:
         ConfigError: the folder holds a run of another config.
     """
+    from visionlab.tasks.run_folder import progress
+
     output = Path(config["output"])
-    saved, last, results = (output / n for n in ("config.yaml", "last.ckpt", "results.json"))
-    if not saved.is_file() or not (last.is_file() or results.is_file()):
-        return dict(config), None  # nothing there, or a start that failed before its first save
-    changes = configs.differences(configs.read_plain(saved), config)
-    if changes:
-        raise configs.ConfigError(
-            [*changes, "choose another folder (output=runs/NAME), resume the old run "
-             f"(tools/train.py {output / 'last.ckpt'}), or delete the folder"],
-            f"this run: {output} holds another one, with another config",
-        )  # fmt: skip
-    if results.is_file():
-        print(f"{output} is finished; choose output=runs/NAME to run it again")
+    standing = progress(config)
+    if standing == "new":
+        return dict(config), None
+    if standing == "finished":
+        if first_process():
+            print(f"{output} is finished; choose output=runs/NAME to run it again")
         return None, None
+    last = output / "last.ckpt"
     log.info("going on from %s", last)
     return dict(config), last
 

@@ -119,16 +119,16 @@ def load_whole(content: dict[str, Any], path: Path) -> None:
     _put_back(content, record["places"], tensors)
 
 
-def consolidate(path: str | Path, output: str | Path) -> Path:
+def consolidate(path: str | Path, output: str | Path, *, overwrite: bool = False) -> Path:
     """Write a sharded checkpoint as one plain file, which `visionlab.load` and any run take.
 
     Raises:
-        FileExistsError: ``output`` exists.
+        FileExistsError: ``output`` exists and ``overwrite`` is False.
         CheckpointError: shards are missing or damaged.
     """
     output = Path(output)
-    if output.exists():
-        raise FileExistsError(f"{output} exists; choose another name")
+    if output.exists() and not overwrite:
+        raise FileExistsError(f"{output} exists; choose another name or pass overwrite=True")
     checkpoint.save(checkpoint.read(path), output)
     return output
 

@@ -1,0 +1,250 @@
+"""Real launches of tools/train.py on two processes: torchrun, and srun as SLURM would do it."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import yaml
+
+from tests.ranks import free_ports
+from visionlab.tasks.curves import read_curves
+
+ROOT = Path(__file__).resolve().parents[2]
+TRAIN = str(ROOT / "tools" / "train.py")
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(280)]
+# what a launcher sets, and this process may have inherited
+_LAUNCHED = (
+    "RANK",
+    "LOCAL_RANK",
+    "WORLD_SIZE",
+    "MASTER_ADDR",
+    "MASTER_PORT",
+    "SLURM",
+    "TORCHELASTIC",
+)
+
+
+def environment(**more: str) -> dict[str, str]:
+    kept = {k: v for k, v in os.environ.items() if not k.startswith(_LAUNCHED)}
+    return kept | {"OMP_NUM_THREADS": "1", "PYTHONWARNINGS": "ignore"} | more
+
+
+@pytest.fixture(scope="module")
+def tiny(tmp_path_factory) -> Path:
+    """A config of 40 steps, for one process, as a user would write it."""
+    folder = tmp_path_factory.mktemp("launch")
+    rng = np.random.default_rng(0)
+    pixels = rng.integers(0, 255, (64, 8, 8)).astype(np.uint8)
+    np.savez(folder / "images.npz", images=pixels, labels=np.arange(64) % 4)
+    backbone = {"name": "vit", "img_size": 8, "patch_size": 2, "in_chans": 1, "embed_dim": 12,
+                "depth": 1}  # fmt: skip
+    config = {
+        "task": {
+            "name": "masked_pretraining",
+            "model": {"name": "masked_autoencoder", "backbone": backbone, "mask": "green",
+                      "decoder": {"name": "light", "depth": 1, "dim": 16, "heads": 2}},
+        },
+        "data": {"name": "images", "batch_size": 8, "mean": [0.5], "std": [0.25],
+                 "datasets": {"train": {"name": "array_images",
+                                        "path": str(folder / "images.npz")}}},
+        "trainer": {"max_epochs": 10, "accelerator": "cpu", "devices": 1, "log_every_n_steps": 1,
+                    "checkpoint_every_n_steps": 5, "num_sanity_val_steps": 0,
+                    "enable_model_summary": False, "enable_progress_bar": False},
+    }  # fmt: skip
+    (folder / "tiny.yaml").write_text(yaml.safe_dump(config))
+    return folder
+
+
+def torchrun(tiny: Path, output: Path, *options: str) -> list[str]:
+    return [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2",
+            "--master-port", str(free_ports(1)[0]), *options,
+            TRAIN, str(tiny / "tiny.yaml"), f"output={output}"]  # fmt: skip
+
+
+def curve(output: Path) -> list[tuple[int, float]]:
+    return read_curves(output / "metrics.csv")["train/loss"]
+
+
+@pytest.fixture(scope="module")
+def whole(tiny) -> tuple[Path, str]:
+    """Run folder and output of an undisturbed run under torchrun."""
+    output = tiny / "whole"
+    done = subprocess.run(torchrun(tiny, output), capture_output=True, text=True,
+                          env=environment(), check=False)  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    return output, done.stdout + done.stderr
+
+
+def test_torchrun_decides_how_many_processes_there_are(whole):
+    output, text = whole
+    assert "masked_pretraining on 2 x cpu" in text
+    steps = [s for s, _ in curve(output)]
+    assert steps == list(range(40))  # 64 images in batches of 2 x 8; each row written once
+
+
+def test_only_the_first_process_speaks(whole):
+    _, text = whole
+    for said in ("masked_pretraining on 2 x cpu", "checkpoint, curves, pictures and tables"):
+        assert text.count(said) == 1
+
+
+def processes_below(pid: int) -> list[int]:
+    found = []
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            parent = int(stat.read_text().rpartition(")")[2].split()[1])
+        except (FileNotFoundError, ProcessLookupError):
+            continue
+        if parent == pid:
+            found.append(int(stat.parent.name))
+    return found
+
+
+def wait_for_rows(output: Path, least: int, process: subprocess.Popen) -> None:
+    deadline = time.monotonic() + 150
+    while time.monotonic() < deadline and process.poll() is None:
+        path = output / "metrics.csv"
+        if path.is_file() and len(path.read_text().splitlines()) > least:
+            return
+        time.sleep(0.01)
+    pytest.fail(f"no {least} rows in {output}: {process.poll()}")
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="finds processes in /proc")
+def test_a_lost_rank_is_started_again_and_the_run_ends_as_if_nothing_was(tiny, whole):
+    output = tiny / "lost"
+    process = subprocess.Popen(
+        torchrun(tiny, output, "--max-restarts", "1"), env=environment(),
+        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+    )  # fmt: skip
+    wait_for_rows(output, 12, process)
+    os.kill(max(processes_below(process.pid)), signal.SIGKILL)
+    text, _ = process.communicate(timeout=200)
+    assert process.returncode == 0, text
+    assert f"going on from {output / 'last.ckpt'}" in text
+    assert curve(output) == curve(whole[0])
+
+
+SRUN = """#!{python}
+import os, signal, subprocess, sys
+command = [a for a in sys.argv[1:] if not a.startswith("--")]
+ranks = [subprocess.Popen(command, env=dict(os.environ, SLURM_PROCID=str(r), SLURM_LOCALID=str(r)))
+         for r in range(2)]
+def forward(number, frame):
+    for rank in ranks:
+        rank.send_signal(number)
+for number in (signal.SIGTERM, signal.SIGUSR1):
+    signal.signal(number, forward)
+sys.exit(max(rank.wait() for rank in ranks))
+"""
+
+
+@pytest.fixture
+def cluster(tiny) -> dict[str, str]:
+    """Environment of a batch job, with srun and scontrol that do what SLURM's do."""
+    binaries = tiny / "bin"
+    binaries.mkdir(exist_ok=True)
+    scripts = {
+        "srun": SRUN.format(python=sys.executable),
+        "scontrol": f'#!/bin/sh\necho "$@" >> {tiny / "scontrol.log"}\n',
+        "python": f'#!/bin/sh\nexec {sys.executable} "$@"\n',
+    }
+    for name, text in scripts.items():
+        (binaries / name).write_text(text)
+        (binaries / name).chmod(0o755)
+    return environment(
+        PATH=f"{binaries}:{os.environ['PATH']}", SLURM_JOB_ID="4217", SLURM_JOB_NAME="visionlab",
+        SLURM_NTASKS="2", SLURM_NTASKS_PER_NODE="2", SLURM_NNODES="1", SLURM_NODEID="0",
+        SLURM_NODELIST="127.0.0.1", SLURM_CPUS_PER_TASK="1", MASTER_PORT=str(free_ports(1)[0]),
+    )  # fmt: skip
+
+
+def submit(tiny: Path, cluster: dict[str, str], output: Path) -> subprocess.Popen:
+    return subprocess.Popen(
+        ["bash", str(ROOT / "tools/train.sbatch"), str(tiny / "tiny.yaml"), f"output={output}"],
+        env=cluster, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+    )  # fmt: skip
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="signals and a shell")
+def test_a_job_out_of_time_saves_is_queued_again_and_ends_as_the_whole_run(tiny, cluster, whole):
+    output, requeued = tiny / "slurm", tiny / "scontrol.log"
+    job = submit(tiny, cluster, output)
+    wait_for_rows(output, 12, job)
+    job.send_signal(signal.SIGUSR1)  # to the script alone, as --signal=B: does
+    text, _ = job.communicate(timeout=100)
+    assert job.returncode == 75, text
+    assert "masked_pretraining on 2 x cpu" in text
+    assert requeued.read_text() == "requeue 4217\n"
+    assert len(curve(output)) < 40
+
+    job = submit(tiny, cluster | {"SLURM_RESTART_COUNT": "1"}, output)
+    text, _ = job.communicate(timeout=200)
+    assert job.returncode == 0, text
+    assert "going on from" in text
+    assert requeued.read_text() == "requeue 4217\n"
+    assert curve(output) == curve(whole[0])
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="a shell")
+def test_an_error_is_not_queued_again(tiny, cluster):
+    cluster["PATH"] = f"{tiny / 'failing'}:{cluster['PATH']}"
+    (tiny / "failing").mkdir(exist_ok=True)
+    (tiny / "failing" / "srun").write_text("#!/bin/sh\nexit 3\n")
+    (tiny / "failing" / "srun").chmod(0o755)
+    (tiny / "scontrol.log").unlink(missing_ok=True)
+    job = submit(tiny, cluster, tiny / "error")
+    assert job.communicate(timeout=20)[0] == ""
+    assert job.returncode == 3
+    assert not (tiny / "scontrol.log").exists()
+
+
+def test_sbatch_script_names_every_signal_it_relies_on():
+    text = (ROOT / "tools/train.sbatch").read_text()
+    for line in ("--signal=B:USR1@", "--requeue", "--ntasks-per-node=8", "--open-mode=append"):
+        assert f"#SBATCH {line}" in text
+
+
+def arguments(**trainer: Any) -> dict[str, Any]:
+    from visionlab.tasks.launch import trainer_arguments
+
+    unused = trainer.pop("unused", False)
+    return trainer_arguments(trainer, unused_parameters=unused)
+
+
+def test_strategies_by_name(monkeypatch):
+    from visionlab.tasks.sharding import FSDP2Strategy
+
+    for name in [k for k in os.environ if k.startswith(_LAUNCHED)]:
+        monkeypatch.delenv(name)
+    assert arguments(devices=2)["strategy"] == "auto"  # which is Lightning's ddp
+    assert arguments(devices=2, unused=True)["strategy"] == "ddp_find_unused_parameters_true"
+    assert arguments(devices=1, unused=True)["strategy"] == "auto"
+    assert not arguments(strategy="fsdp2")["strategy"].shards
+    sharded = arguments(strategy="fsdp2_sharded", unused=True, devices=2)["strategy"]
+    assert isinstance(sharded, FSDP2Strategy)
+    assert sharded.shards
+    assert "checkpoint_every_n_steps" not in arguments(checkpoint_every_n_steps=3)
+
+
+def test_slurm_and_torchrun_say_how_many_processes_there_are(monkeypatch):
+    from visionlab.tasks.launch import launched
+
+    for name, value in {"SLURM_NTASKS": "16", "SLURM_NTASKS_PER_NODE": "8", "SLURM_NNODES": "2",
+                        "SLURM_JOB_NAME": "run"}.items():  # fmt: skip
+        monkeypatch.setenv(name, value)
+    assert launched() == {"devices": 8, "num_nodes": 2}
+    assert arguments(devices=1)["devices"] == 8
+    assert len(arguments(devices=1)["plugins"]) == 1  # SLURM without Lightning's own requeue
+    monkeypatch.setenv("SLURM_JOB_NAME", "interactive")
+    assert launched() == {}
+    for name, value in {"TORCHELASTIC_RUN_ID": "x", "LOCAL_WORLD_SIZE": "4",
+                        "WORLD_SIZE": "12"}.items():  # fmt: skip
+        monkeypatch.setenv(name, value)
+    assert launched() == {"devices": 4, "num_nodes": 3}
