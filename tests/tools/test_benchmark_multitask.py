@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 
-_PATH = Path(__file__).parents[2] / "tools" / "benchmark_items.py"
-_SPEC = importlib.util.spec_from_file_location("benchmark_items", _PATH)
-items = importlib.util.module_from_spec(_SPEC)
-sys.modules["benchmark_items"] = items
-_SPEC.loader.exec_module(items)
+_PATH = Path(__file__).parents[2] / "tools" / "benchmark_multitask.py"
+_SPEC = importlib.util.spec_from_file_location("benchmark_multitask", _PATH)
+bench = importlib.util.module_from_spec(_SPEC)
+sys.modules["benchmark_multitask"] = bench
+_SPEC.loader.exec_module(bench)
 
 
 def finish(folder: Path, **values: float) -> None:
@@ -25,8 +25,8 @@ def finish(folder: Path, **values: float) -> None:
 
 
 def run(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> None:
-    monkeypatch.setattr(sys, "argv", ["benchmark_items.py", *arguments])
-    items.main()
+    monkeypatch.setattr(sys, "argv", ["benchmark_multitask.py", *arguments])
+    bench.main()
 
 
 def test_table_of_finished_runs(tmp_path, monkeypatch, capsys) -> None:
@@ -35,7 +35,7 @@ def test_table_of_finished_runs(tmp_path, monkeypatch, capsys) -> None:
         finish(tmp_path / f"single_digits_{seed}", digits_top1=top1 + 1)
         finish(tmp_path / f"single_boxes_{seed}", boxes_ap50=41)
         finish(tmp_path / f"single_pixels_{seed}", pixels_miou=31)
-    run(monkeypatch, "--table", "--seeds", "2", "--output", str(tmp_path))
+    run(monkeypatch, "items", "--table", "--seeds", "2", "--output", str(tmp_path))
     rows = [
         line for line in capsys.readouterr().out.splitlines() if "55.0" in line or "56.0" in line
     ]
@@ -56,11 +56,11 @@ def test_each_run_is_its_config(tmp_path, monkeypatch) -> None:
     monkeypatch.setattr("visionlab.tasks.training.run", record)
     (tmp_path / "moe_0").mkdir()
     (tmp_path / "moe_0" / "last.ckpt").touch()  # stopped half-way
-    arguments = ["--no-surgery", "--seeds", "1", "--output", str(tmp_path)]
-    run(monkeypatch, *arguments, "trainer.max_epochs=2")
+    arguments = ["items", "--no-surgery", "--seeds", "1", "--output", str(tmp_path)]
+    run(monkeypatch, *arguments, "--set", "trainer.max_epochs=2")
     run(monkeypatch, *arguments)  # everything is finished
     names = ["moe_0", "moe_off_0", "dense_0"]
-    names += [f"single_{task}_0" for task in items.FIGURES]
+    names += [f"single_{task}_0" for task in ("digits", "boxes", "pixels")]
     assert [name for name, _, _ in done] == names
     by_name = {name: config for name, config, _ in done}
     assert by_name["moe_0"]["task"]["routing"]["information"] > 0
@@ -69,12 +69,25 @@ def test_each_run_is_its_config(tmp_path, monkeypatch) -> None:
     assert [resume for _, _, resume in done] == [tmp_path / "moe_0" / "last.ckpt", *[None] * 5]
 
 
+def test_every_row_has_its_configs() -> None:
+    folder = _PATH.parents[1] / "configs" / "moe"
+    for comparison in bench.COMPARISONS.values():
+        for row in comparison.rows:
+            assert all((folder / f"{run[0]}.yaml").is_file() for run in row.runs)
+
+
+def test_unknown_row(monkeypatch, capsys) -> None:
+    with pytest.raises(SystemExit):
+        run(monkeypatch, "items", "--rows", "dens")
+    assert "no row 'dens'. Did you mean 'dense'" in capsys.readouterr().err
+
+
 def test_surgery_of_several_seeds(tmp_path) -> None:
     for seed, change in ((0, -0.5), (1, 0.1)):
         row = {"task": "digits", "experts": "4 of 8", "change": change, "parameters": 100 + seed}
         (tmp_path / f"moe_{seed}").mkdir()
         report = {"Pruned to a task": [row], "usage": {}}
         (tmp_path / f"moe_{seed}" / "surgery.json").write_text(json.dumps(report))
-    [table] = items.surgery_tables(range(3), tmp_path)
+    [table] = bench.surgery_tables(range(3), tmp_path)
     cells = [c.strip() for c in table.splitlines()[-1].split("|")[1:-1]]
     assert cells == ["digits", "4 of 8", "-0.2 (-0.5, 0.1)", "100..101"]
