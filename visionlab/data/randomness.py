@@ -31,17 +31,29 @@ def seed_all(*key: int) -> None:
     torch.manual_seed(seed)
 
 
-@contextmanager
-def keyed_randomness(*key: int) -> Iterator[None]:
-    """Run a block under generators seeded from ``key``; the global state is restored after it."""
-    states = random.getstate(), np.random.get_state(), torch.random.get_rng_state()  # noqa: NPY002
+def seed_host(*key: int) -> None:
+    """Set the generators of Python, NumPy and torch's CPU from a key, and those alone."""
     seed = mix(*key)
     random.seed(seed)
     np.random.seed(seed)  # noqa: NPY002
     torch.random.default_generator.manual_seed(seed)
+
+
+@contextmanager
+def restored_randomness() -> Iterator[None]:
+    """Put the host's generators back after a block, as they were before it."""
+    states = random.getstate(), np.random.get_state(), torch.random.get_rng_state()  # noqa: NPY002
     try:
         yield
     finally:
         random.setstate(states[0])
         np.random.set_state(states[1])  # noqa: NPY002
         torch.random.set_rng_state(states[2])
+
+
+@contextmanager
+def keyed_randomness(*key: int) -> Iterator[None]:
+    """Run a block under generators seeded from ``key``; the global state is restored after it."""
+    with restored_randomness():
+        seed_host(*key)
+        yield
