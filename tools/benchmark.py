@@ -88,7 +88,7 @@ def run_section(path: Path, arguments: list[str]) -> None:
         from visionlab.figures import collect_into
 
         # a path of this machine tells a reader nothing
-        words = [Path(a).name if Path(a).is_absolute() else a for a in rest]
+        words = ["DIR" if Path(a).is_absolute() else a for a in rest]
         collect_into(folder, command=" ".join(["python tools/benchmark.py", arguments[0], *words]))
     sys.argv = [str(path), *rest]
     runpy.run_path(str(path), run_name="__main__")
@@ -97,6 +97,7 @@ def run_section(path: Path, arguments: list[str]) -> None:
 def parser(sections: object = ()) -> argparse.ArgumentParser:
     """Options of the collecting modes."""
     p = argparse.ArgumentParser(
+        prog="tools/benchmark.py",
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
         epilog=f"sections: {', '.join(sorted(sections))}",  # type: ignore[call-overload]

@@ -97,6 +97,7 @@ def draws_table(figures: list[Figure]) -> FigureTable:
             Column("this / noise bank", "{bank_ratio:.2f}x"),
         ],
         figures=figures,
+        chart="ms",
         units={**UNITS, "bank_ratio": "of medians"},
     )
 

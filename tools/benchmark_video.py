@@ -94,6 +94,7 @@ def table_of(figures: Sequence[Figure]) -> FigureTable:
         ],
         figures=figures,
         note="`python tools/benchmark_rotation.py run CLIP --focal 413.75 --threads 1 ...`",
+        chart="fps",
         units={"fps": "frames/s", "cpu_fps": "frames/s CPU time"},
     )
 

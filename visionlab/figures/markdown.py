@@ -25,7 +25,11 @@ class _Cells(string.Formatter):
     def format_field(self, value: Any, format_spec: str) -> str:
         if not isinstance(value, (int, float)) or isinstance(value, bool):
             return str(value)
-        text = format(value, format_spec or ("," if isinstance(value, int) else ".3g"))
+        if not format_spec:
+            format_spec = (
+                "," if isinstance(value, int) else "#.3g" if abs(value) < 999.5 else ",.0f"
+            )
+        text = format(value, format_spec).removesuffix(".")
         text = re.sub(r"e([+-])0?(\d)", lambda m: f"e{m[1].strip('+')}{m[2]}", text)
         return re.sub(r"^(-?)0\.(?=\d*[1-9])", r"\1.", text)
 

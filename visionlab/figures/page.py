@@ -143,7 +143,7 @@ def _table(table: FigureTable) -> str:
     for figure, cells in zip(table.figures, markdown.rows_of(table)):
         row = [f'<th scope="row">{inline(figure.what)}</th>']
         row += [f"<td>{'<b>' * b}{inline(t)}{'</b>' * b}</td>" for t, b in cells]
-        row += [f"<td>{_claims(figure)}</td>"] if claims else []
+        row += [f'<td class="claims">{_claims(figure)}</td>'] if claims else []
         lines.append(f"<tr>{''.join(row)}</tr>")
     lines += ["</tbody>\n</table>\n</div>", _provenance(table)]
     return "\n".join(line for line in lines if line)
