@@ -455,6 +455,20 @@ def test_coco_shards_feed_the_multi_task_mixture(coco_set, tmp_path):
     assert len(pick["boxes"]) == 4
 
 
+@pytest.mark.parametrize("workers", [0, 1])
+def test_a_damaged_shard_stops_the_mixture_with_one_line(coco_set, tmp_path, workers):
+    pack(coco(*coco_set), tmp_path / "set", samples_per_shard=2)
+    task = {"name": "task_data", "batch_size": 4, "image_size": 32, "datasets": {
+        "train": {"name": "coco_shards", "root": str(tmp_path / "set")}}}  # fmt: skip
+    node = {"name": "task_mixture", "num_workers": workers, "datasets": {"boxes": task}}
+    data = configs.build(node, key="data")
+    (tmp_path / "set" / "shard-00001.tar").unlink()
+    with pytest.raises(DamagedDataError) as caught:
+        list(data.train_dataloader())
+    assert str(caught.value).startswith(f"{tmp_path}/set/shard-00001.tar is missing")
+    assert "\n" not in str(caught.value)
+
+
 def test_shards_hold_as_many_samples_as_asked(packed):
     parts = ImageShards(str(packed)).shards.index.shards
     assert [p.count for p in parts] == [PER_SHARD] * 5 + [COUNT - 5 * PER_SHARD]

@@ -8,12 +8,13 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset
 
-from visionlab.data.loading import check_workers
+from visionlab.data.loading import DamagedDataError, UnreadableSampleError, check_workers
 from visionlab.data.randomness import mix
 from visionlab.data.workers import shield
 
 Pick = tuple[str, list[tuple[int, int]]]  # task, then (epoch, index) of each sample
 _CHUNK = 4096
+_TOLD = (DamagedDataError, UnreadableSampleError)
 
 
 class StepSchedule:
@@ -133,8 +134,8 @@ class StepLoader:
     def __iter__(self) -> Iterator[Any]:
         first = self.first_step()
         last = (first // self.steps_per_epoch + 1) * self.steps_per_epoch
-        yield from DataLoader(
-            self.steps,
+        loader = DataLoader(
+            _Told(self.steps),
             batch_size=None,
             sampler=range(first, last),
             num_workers=self.num_workers,
@@ -142,6 +143,10 @@ class StepLoader:
             collate_fn=_as_it_is,
             pin_memory=torch.cuda.is_available(),
         )
+        for step in loader:
+            if isinstance(step, _TOLD):
+                raise step
+            yield step
 
     def state_dict(self) -> dict[str, int]:
         """The length of an epoch; the position is the trainer's step counter."""
@@ -158,6 +163,19 @@ class StepLoader:
                 f"the checkpoint has {state['steps_per_epoch']} steps in an epoch, this run "
                 f"{self.steps_per_epoch}; keep data.steps_per_epoch, batch sizes and sets"
             )
+
+
+class _Told(Dataset[Any]):
+    """Hands errors about data on: raised in a worker, they would arrive buried in a traceback."""
+
+    def __init__(self, steps: Dataset[Any]) -> None:
+        self.steps = steps
+
+    def __getitem__(self, step: int) -> Any:
+        try:
+            return self.steps[step]
+        except _TOLD as error:
+            return error
 
 
 def _as_it_is(step: Any) -> Any:
