@@ -23,6 +23,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from visionlab.figures import Claim, Column, Figure, FigureTable, at_most, measured, publish
 from visionlab.rotation import batched, device, native, op
 from visionlab.rotation.camera import Camera
 from visionlab.rotation.estimator import RotationEstimator
@@ -171,10 +172,33 @@ def main(arguments: list[str] | None = None) -> int:
     results = {way: run_alone(way, options) for way in ways}
     for way, rows in results.items():
         print("\n" + table(way, rows))
+        publish(figures_of(way, rows, options.repeats))
     if options.json is not None:
         plain = {way: [row._asdict() for row in rows] for way, rows in results.items()}
         options.json.write_text(json.dumps(plain, indent=1) + "\n")
     return 0
+
+
+def figures_of(way: str, rows: list[Row], repeats: int) -> FigureTable:
+    """The rows as records; what is claimed depends on how the kernels were made."""
+    single = {"prebuilt": 25.0, "nvrtc": 70.0}
+    figures = []
+    for row in rows:
+        claims: list[Claim] = []
+        if way in single and row.what == "vote" and row.lines == 576:
+            claims = [at_most("us", single[way] if row.frames == 1 else 2.0)]
+        name = f"{row.what}, {row.lines:,} lines, {row.frames} frame(s)"
+        figures.append(Figure(name, {"us": row.microseconds}, claims=claims))
+    return measured(
+        f"rotation.kernels_{way}",
+        f"Vote, refinement and whole estimates, kernels by {way}",
+        head="work",
+        columns=[Column("microseconds a frame", "{us:.2f}")],
+        figures=figures,
+        note=f"Medians of {repeats} repeats; winners equal numba's bit for bit.",
+        units={"us": "microseconds a frame"},
+        device="cpu" if way == "cpu" else "gpu",
+    )
 
 
 def machine(where: str) -> str:

@@ -117,7 +117,8 @@ def test_the_page_fits_the_screen(width, tmp_path):
     )
     command = [browser, "--headless=new", "--no-sandbox", "--disable-gpu",
                "--allow-file-access-from-files", f"--user-data-dir={tmp_path / 'profile'}",
-               "--hide-scrollbars", "--virtual-time-budget=10000", "--dump-dom", frame.as_uri()]  # fmt: skip
+               "--hide-scrollbars", "--virtual-time-budget=10000",
+               "--dump-dom", frame.as_uri()]  # fmt: skip
     done = subprocess.run(command, capture_output=True, text=True, timeout=200, check=True)
     seen = json.loads(re.search(r"<pre>(.+?)</pre>", done.stdout)[1])
     assert seen["inner"] == width

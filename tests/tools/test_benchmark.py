@@ -101,3 +101,6 @@ def test_only_chosen_sections_run(program, tmp_path, capsys):
     )
     assert report.run(options, program, ["toy 1", "toy 2", "toy fail"]) == 0
     assert "toy fail" not in capsys.readouterr().out
+    options.only = "moon"
+    assert report.run(options, program, ["toy 1"]) == 2
+    assert "--only moon matches none of: toy 1" in capsys.readouterr().err

@@ -34,6 +34,7 @@ class Outcome:
 
     command: str
     seconds: float
+    cpu_seconds: float
     status: int
 
 
@@ -55,6 +56,9 @@ def run(
     chosen = [s for s in plan if fnmatchcase(s, f"{options.only}*")]
     if device == "gpu" and not _sees_cuda():
         print("the GPU section needs a CUDA device, and torch sees none here", file=sys.stderr)
+        return 2
+    if not chosen:
+        print(f"--only {options.only} matches none of: {'; '.join(plan)}", file=sys.stderr)
         return 2
     output: Path = options.output
     fresh = output / "figures"
@@ -87,13 +91,19 @@ def _measure(step: str, program: Path, folder: Path, mae_repo: Path | None) -> O
     print(f"$ tools/benchmark.py {step}", flush=True)
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
     command = [sys.executable, str(program), *arguments, "--figures", str(folder.resolve())]
-    start = time.perf_counter()
+    start, used = time.perf_counter(), _cpu_of_children()
     status = subprocess.run(
         command, env=environment, cwd=program.resolve().parents[1], check=False
     ).returncode
     spent = time.perf_counter() - start
     print(f"  {spent:.0f} s" + (f", exit status {status}" if status else ""), flush=True)
-    return Outcome(step, spent, status)
+    return Outcome(step, spent, _cpu_of_children() - used, status)
+
+
+def _cpu_of_children() -> float:
+    """CPU seconds of all ended child processes: what the report costs, whatever else runs here."""
+    usage = os.times()
+    return usage.children_user + usage.children_system
 
 
 def peers(mae_repo: Path | None) -> dict[str, bool]:
@@ -113,10 +123,11 @@ def report_text(
     """The report as Markdown: summary, what was measured now, what was not."""
     at_hand = peers(Path() if mae else None)
     held = [holds for t in taken.values() for _, _, holds in t.claims()]
-    minutes = sum(o.seconds for o in outcomes) / 60
+    minutes, cpu = (sum(x) / 60 for x in zip(*((o.seconds, o.cpu_seconds) for o in outcomes)))
     lines = [
         "# Benchmark", "",
-        f"{collector.machine()}. {minutes:.1f} minutes. Medians; one thread unless said otherwise.",
+        f"{collector.machine()}. {minutes:.1f} minutes, {cpu:.1f} of CPU time.",
+        "Medians; one thread unless said otherwise.",
         f"Claims that hold on this machine: {sum(held)} of {len(held)} measured now.",
         f"Peers at hand: {', '.join(k for k, v in at_hand.items() if v)}.",
         f"Absent: {', '.join(k for k, v in at_hand.items() if not v) or 'none'}.",
