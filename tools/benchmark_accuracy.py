@@ -31,6 +31,11 @@ from visionlab.rotation.command import set_threads
 
 SCENES = ("S0", "S1", "S2", "S3", "S4", "S5")
 NAMES = ("rotation", "crowd", "dense crowd", "walking", "driving", "wide, fast")
+NAMES_OF = {
+    "essential magsac": "OpenCV essential, MAGSAC", "essential ransac": "OpenCV essential, RANSAC",
+    "homography": "OpenCV homography, MAGSAC", "poselib": "PoseLib", "two point": "2-point RANSAC",
+    "published": "published rule", "huber": "Huber", "zero": "zero rotation",
+}  # fmt: skip
 DATA = Path(__file__).resolve().parents[2] / "shared" / "data" / "rotation"
 
 CLAIMS = {
@@ -78,7 +83,7 @@ def scenes_table(count: int, seeds: Sequence[int]) -> FigureTable:
         claims = list(CLAIMS.get(method, ()))
         if method.startswith("ours"):
             claims.append(at_most("flips", 0))
-        figures.append(Figure(method, values, claims=claims))
+        figures.append(Figure(NAMES_OF.get(method, method), values, claims=claims))
     columns = [
         Column(f"{s} {n}", f"{{{s}:.2g}} / {{{s}_share:.0f}}", best=f"min {s}")
         for s, n in zip(SCENES, NAMES)
@@ -119,16 +124,18 @@ def recordings_table(data: Path, stride: int) -> FigureTable:
             values |= {name: row["mean deg"], f"{name}_ms": row["ms median"]}
             values[f"{name}_flips"] = int(row["flips"])
         print(method, " ".join(f"{k} {v:.3g}" for k, v in values.items()), flush=True)
-        figures.append(Figure(method, values, claims=recording_claims(method)))
+        figures.append(
+            Figure(NAMES_OF.get(method, method), values, claims=recording_claims(method))
+        )
     return measured(
         "rotation.recordings",
         "Real pixels, Lucas-Kanade tracks: mean error in degrees",
         head="method",
         columns=[
-            Column("panned clip", "{semi:.2g}", best="min semi"),
+            Column("panned clip", "{semi:#.2g}", best="min semi"),
             Column("ms", "{semi_ms:.2g}"),
             Column("flips", "{semi_flips}"),
-            Column("EuRoC excerpt", "{euroc:.2g}", best="min euroc"),
+            Column("EuRoC excerpt", "{euroc:#.2g}", best="min euroc"),
             Column("ms", "{euroc_ms:.2g}"),
             Column("flips", "{euroc_flips}"),
         ],

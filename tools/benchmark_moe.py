@@ -262,7 +262,9 @@ def figure_of(shape: tuple[int, int, int, int, int], times: dict[str, Times], ou
         values["scatter_speed"] = ms["dense"] / ms["ScatterMoE"]
         values["scatter_mib"] = times["ScatterMoE"].peak_mib
     spread = {"ms": [min(own), max(own)]}
-    return Figure(" x ".join(map(str, shape)), values, spread=spread, claims=claims)
+    n, d, e, k, h = shape
+    name = f"{n:,} x {d}, {e} experts, k {k}, width {h}"
+    return Figure(name, values, spread=spread, claims=claims)
 
 
 def table_of(figures: list[Figure], repeats: int, *, cuda: bool) -> FigureTable:
@@ -281,7 +283,7 @@ def table_of(figures: list[Figure], repeats: int, *, cuda: bool) -> FigureTable:
     return measured(
         "moe.layer_gpu" if cuda else "moe.layer_cpu",
         "MoE layer, forward and backward, beside a dense MLP of equal FLOPs",
-        head="tokens x dim x experts x k x width",
+        head="tokens x dim, experts",
         columns=[Column("ms", "{ms:.1f}"), *(gpu if cuda else cpu)],
         figures=figures,
         note=f"Medians of {repeats} interleaved repeats, router included; time to dense: 1 = as "
