@@ -25,6 +25,10 @@ COMMANDS = {
         "visionlab.tasks.multitask_evaluation",
         "metrics of every task of a multi-task checkpoint",
     ),
+    "transfer": (
+        "visionlab.tasks.transfer",
+        "start every downstream task from pre-trained encoders, and print one table",
+    ),
     "surgery": (
         "visionlab.tasks.surgery",
         "prune, extend and adapt a mixture of experts: table of accuracy and cost",

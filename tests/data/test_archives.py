@@ -76,6 +76,15 @@ def test_detection_boxes_of_each_image(write):
     assert shifted[1]["boxes"].tolist() == [[2, 2, 8, 8]]
 
 
+def test_objects_of_one_class(write):
+    boxes = np.array([[1, 0, 3, 3, 8, 8], [1, 4, 5, 5, 8, 9]])
+    dataset = PackedArchive(write(boxes=boxes), "detection", classes=5, one_class=True)
+    assert dataset.classes == ["object"]
+    assert dataset[1]["labels"].tolist() == [0, 0]
+    with pytest.raises(ValueError, match=r"label 4, outside 0..2"):  # the stored ones are checked
+        PackedArchive(write(boxes=boxes), "detection", classes=3, one_class=True)[1]
+
+
 def test_segmentation_with_a_void_class(write):
     mask = np.stack([np.full((12, 16), 11), np.zeros((12, 16))]).astype(np.uint8)
     dataset = PackedArchive(write(mask=mask), "segmentation", classes=11, ignore=[11], limit=1)

@@ -21,6 +21,17 @@ def test_every_loss_trains_in_any_mode(features, boxes_batch, masks):
     assert not any(m.training for m in head.modules())  # the mode is as it was
 
 
+def test_the_heads_of_vitdet_train(features, boxes_batch):
+    torch.manual_seed(0)
+    options = {"channels": 16, "scales": [2, 1], "hidden": 32, "box_convs": 4, "rpn_convs": 2}
+    head = FasterRCNNHead(32, 3, patch_size=8, masks=True, **options)
+    convs = [m for m in head.roi_heads.box_head.modules() if isinstance(m, torch.nn.Conv2d)]
+    assert len(convs) == 4
+    assert len(list(head.rpn.head.conv)) == 2
+    head.loss(head(features), boxes_batch).mean.backward()
+    assert all(p.grad is not None for p in head.parameters())
+
+
 def test_labels_are_ours_and_masks_are_pasted(features, boxes_batch):
     head = small_head(masks=True)
     optimizer = torch.optim.Adam(head.parameters(), 3e-3)

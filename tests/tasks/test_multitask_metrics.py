@@ -3,7 +3,7 @@ import math
 import pytest
 import torch
 
-from visionlab.heads import LinearClassificationHead, LinearSegmentationHead
+from visionlab.heads import FasterRCNNHead, LinearClassificationHead, LinearSegmentationHead
 from visionlab.heads.average_precision import average_precision_50
 from visionlab.tasks.multitask_metrics import (
     AveragePrecision50,
@@ -68,3 +68,47 @@ def test_no_detection_at_all():
 def test_the_metric_follows_the_head():
     assert isinstance(create_metric(LinearClassificationHead(4, 3)), ClassificationMetric)
     assert isinstance(create_metric(LinearSegmentationHead(4, 3)), SegmentationMetric)
+
+
+def _instances() -> tuple[dict, dict]:
+    """A prediction and a batch: two squares, one found to the pixel, one with half of its mask."""
+    masks = torch.zeros(2, 20, 24, dtype=torch.uint8)
+    masks[0, 2:8, 2:8] = masks[1, 10:18, 12:20] = 1
+    boxes = torch.tensor([[2.0, 2, 8, 8], [12.0, 10, 20, 18]])
+    found = masks.bool()
+    found[1, :, 16:] = False
+    prediction = {"boxes": boxes, "scores": torch.tensor([0.9, 0.8]),
+                  "labels": torch.tensor([0, 0]), "masks": found}  # fmt: skip
+    batch = {"boxes": [boxes], "labels": [torch.tensor([0, 0])], "index": torch.tensor([0]),
+             "crowd": [torch.zeros(2, dtype=torch.bool)],
+             "masks": [torch.nn.functional.pad(masks, (0, 8, 0, 12))]}  # fmt: skip
+    return prediction, batch
+
+
+def test_instance_masks_have_an_average_precision_of_their_own():
+    pytest.importorskip("faster_coco_eval")
+    prediction, batch = _instances()
+    metric = DetectionMetric(1, masks=True)
+    metric.update([prediction], batch)
+    figures = metric.compute()
+    assert figures["ap50"] == pytest.approx(100)
+    assert figures["coco_map"] == pytest.approx(100)
+    # the second mask has IoU .5: right at that threshold alone, half of the objects at the others
+    assert figures["coco_mask_ap50"] == pytest.approx(100, abs=1)
+    assert figures["coco_mask_map"] == pytest.approx(100 * (1 + 9 * 0.5) / 10, abs=1)
+    assert set(figures) == {
+        "ap50", "coco_map", "coco_ap50", "coco_mask_map", "coco_mask_ap50",
+    }  # fmt: skip
+
+
+def test_masks_are_missed_with_a_sentence():
+    pytest.importorskip("faster_coco_eval")
+    prediction, batch = _instances()
+    del batch["masks"]
+    with pytest.raises(ValueError, match="predicts instance masks, the data carry none"):
+        DetectionMetric(1, masks=True).update([prediction], batch)
+
+
+def test_a_head_with_masks_is_scored_on_them():
+    head = FasterRCNNHead(32, 3, patch_size=8, masks=True, channels=16, scales=[1], hidden=16)
+    assert create_metric(head).kinds == ("bbox", "segm")

@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, Literal
 
 import numpy as np
+import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
@@ -40,6 +41,8 @@ class PackedArchive(Dataset):
         limit: keep the first so many images; all if None.
         every: keep each so-manieth image (of files that are sorted by class).
         first: position of the first image that is kept.
+        one_class: give every box the one class "object" (proposals; sets too small for their
+            classes).
     """
 
     def __init__(
@@ -53,6 +56,7 @@ class PackedArchive(Dataset):
         limit: int | None = None,
         every: int = 1,
         first: int = 0,
+        one_class: bool = False,
     ) -> None:
         if kind not in KINDS:
             raise ValueError(f"no kind '{kind}'. {suggest(kind, KINDS)}")
@@ -68,6 +72,9 @@ class PackedArchive(Dataset):
         self.classes = (
             [str(c) for c in self._data["classes"]] if classes is None else class_names(classes)
         )
+        self._stored = self.classes
+        if one_class:
+            self.classes = ["object"]
         self._remap = remap_table(zero_is_ignored=False, ignore=ignore)
         if every < 1 or first < 0:
             raise ValueError(f"every is {every} and first {first}; expected at least 1 and 0")
@@ -93,7 +100,10 @@ class PackedArchive(Dataset):
         rows = self._data["boxes"]
         rows = rows[rows[:, 0] == index]
         boxes = half_open(rows[:, 2:]) if self._one_based else rows[:, 2:]
-        return detection_sample(image, boxes, rows[:, 1], classes=self.classes, source=source)
+        sample = detection_sample(image, boxes, rows[:, 1], classes=self._stored, source=source)
+        if self.classes is not self._stored:
+            sample["labels"] = torch.zeros_like(sample["labels"])
+        return sample
 
 
 def packed_images(

@@ -32,7 +32,8 @@ class TaskData:
         datasets: "train", "val" and "test" (what a job needs), readers with ``kind`` and
             ``classes``; see `visionlab.data.samples`.
         batch_size: samples in a batch, over all ranks together.
-        image_size: side in px of the square that pictures are padded to, right and bottom.
+        image_size: side in px of the square that pictures are padded to, right and bottom; one
+            for all splits, or split -> side.
         transforms: split -> transform of a sample; none if a split is not named.
     """
 
@@ -41,15 +42,18 @@ class TaskData:
         datasets: Mapping[str, Dataset[Any]],
         batch_size: int,
         *,
-        image_size: int,
+        image_size: int | dict[str, int],
         transforms: Mapping[str, Callable[[Any], Any]] | None = None,
     ) -> None:
-        for given in (datasets, transforms or {}):
+        sides = {} if isinstance(image_size, int) else image_size
+        for given in (datasets, transforms or {}, sides):
             for name in given:
                 if name not in _SPLITS:
                     raise ValueError(f"no split '{name}'. {suggest(name, _SPLITS)}")
         if batch_size < 1:
             raise ValueError(f"batch_size is {batch_size}; expected at least 1")
+        if missing := [n for n in datasets if sides and n not in sides]:
+            raise ValueError(f"image_size names no side for {', '.join(missing)}")
         for name, dataset in datasets.items():
             need_samples(len(dataset), f"the split '{name}'")  # type: ignore[arg-type]
         self.datasets, self.batch_size, self.image_size = dict(datasets), batch_size, image_size
@@ -66,6 +70,10 @@ class TaskData:
                     f"({len(named[first])} and {len(named[other])} names); give both one list"
                 )
         return named[first]
+
+    def side(self, split: str) -> int:
+        """Side in px of the square that pictures of a split are padded to."""
+        return self.image_size if isinstance(self.image_size, int) else self.image_size[split]
 
     def split(self, name: str) -> "TransformedSet":
         """One split with its transform.
@@ -177,7 +185,7 @@ class TaskMixture(L.LightningDataModule):
                 data.batch_size,
                 seed=self.seed,
                 num_workers=self.num_workers,
-                collate=_Collate(task, data.image_size),
+                collate=_Collate(task, data.side(split)),
             )
             for task, data in self.datasets.items()
             if split in data.datasets
@@ -212,7 +220,9 @@ class StepSet(Dataset[list[Batch]]):
     ) -> None:
         self.schedule, self.spread = schedule, spread
         self._sets = {task: data.split("train") for task, data in datasets.items()}
-        self._collate = {task: _Collate(task, data.image_size) for task, data in datasets.items()}
+        self._collate = {
+            task: _Collate(task, data.side("train")) for task, data in datasets.items()
+        }
         _, world = rank_and_world()
         if spread and schedule.picks_per_step % world:
             raise ValueError(

@@ -5,12 +5,18 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
+from timm.layers import LayerNorm2d
 from torch import Tensor, nn
 from torchvision.models.detection import FasterRCNN, MaskRCNN
 from torchvision.models.detection.anchor_utils import AnchorGenerator
-from torchvision.models.detection.faster_rcnn import FastRCNNPredictor, TwoMLPHead
+from torchvision.models.detection.faster_rcnn import (
+    FastRCNNConvFCHead,
+    FastRCNNPredictor,
+    TwoMLPHead,
+)
 from torchvision.models.detection.image_list import ImageList
 from torchvision.models.detection.roi_heads import paste_masks_in_image
+from torchvision.models.detection.rpn import RPNHead
 from torchvision.ops import MultiScaleRoIAlign
 
 from visionlab.heads.detection import training_targets
@@ -40,6 +46,9 @@ class FasterRCNNHead(nn.Module):
         channels: width of the pyramid.
         scales: levels of the pyramid, see `SimpleFeaturePyramid`.
         hidden: width of the box head.
+        box_convs: convolutions of the box head before its linear layer; 0 is torchvision's head of
+            two linear layers, 4 with layer norm is that of ViTDet (arXiv 2203.16527, A.2).
+        rpn_convs: convolutions of the proposal head, 2 in ViTDet.
         score_threshold: predictions below it are dropped.
         max_detections: boxes kept for one picture.
     """
@@ -56,6 +65,8 @@ class FasterRCNNHead(nn.Module):
         channels: int = 256,
         scales: Sequence[float] = SCALES,
         hidden: int = 1024,
+        box_convs: int = 0,
+        rpn_convs: int = 1,
         score_threshold: float = 0.05,
         max_detections: int = 100,
     ) -> None:
@@ -63,18 +74,19 @@ class FasterRCNNHead(nn.Module):
         self.dim, self.num_classes, self.masks = dim, check_classes(num_classes), masks
         self.pyramid = SimpleFeaturePyramid(dim, channels, scales=scales)
         names = [str(i) for i in range(len(scales))]
-        sizes = tuple((round(8 * patch_size / scale),) for scale in scales)
+        anchors = _anchors(patch_size, scales)
         detector = (MaskRCNN if masks else FasterRCNN)(
             self.pyramid,
             num_classes + 1,
-            rpn_anchor_generator=AnchorGenerator(sizes, ((0.5, 1.0, 2.0),) * len(sizes)),
+            rpn_anchor_generator=anchors,
+            rpn_head=RPNHead(channels, anchors.num_anchors_per_location()[0], rpn_convs),
             box_roi_pool=MultiScaleRoIAlign(names, output_size=7, sampling_ratio=2),
             box_score_thresh=score_threshold,
             box_detections_per_img=max_detections,
             **({"mask_roi_pool": MultiScaleRoIAlign(names, 14, 2)} if masks else {}),
         )
         self.rpn, self.roi_heads = detector.rpn, detector.roi_heads
-        self.roi_heads.box_head = TwoMLPHead(channels * 7 * 7, hidden)
+        self.roi_heads.box_head = _box_head(channels, hidden, box_convs)
         self.roi_heads.box_predictor = FastRCNNPredictor(hidden, num_classes + 1)
 
     def forward(self, features: Features) -> PyramidOutput:
@@ -112,6 +124,17 @@ class FasterRCNNHead(nn.Module):
                 pasted = paste_masks_in_image(prediction["masks"], prediction["boxes"], shape)
                 prediction["masks"] = pasted[:, 0] > 0.5
         return found
+
+
+def _anchors(patch_size: int, scales: Sequence[float]) -> AnchorGenerator:
+    sizes = tuple((round(8 * patch_size / scale),) for scale in scales)
+    return AnchorGenerator(sizes, ((0.5, 1.0, 2.0),) * len(sizes))
+
+
+def _box_head(channels: int, hidden: int, convs: int) -> nn.Module:
+    if not convs:
+        return TwoMLPHead(channels * 7 * 7, hidden)
+    return FastRCNNConvFCHead((channels, 7, 7), [channels] * convs, [hidden], LayerNorm2d)
 
 
 @contextmanager

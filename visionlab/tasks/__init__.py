@@ -28,6 +28,7 @@ EVALUATIONS = Registry(
     "evaluation",
     {
         "task_table": "visionlab.tasks.multitask_evaluation:TaskTable",
+        "scores": "visionlab.tasks.scores:Scores",
         "frozen_features": "visionlab.tasks.frozen_features:FrozenFeatures",
         "rotation_errors": "visionlab.tasks.rotation:RotationErrors",
         "mask_pictures": "visionlab.tasks.pictures:MaskPictures",

@@ -28,6 +28,8 @@ def create_metric(head: nn.Module) -> "TaskMetric":
         "detection": DetectionMetric,
         "segmentation": SegmentationMetric,
     }
+    if getattr(head, "masks", False):
+        return DetectionMetric(int(head.num_classes), masks=True)  # type: ignore[arg-type]
     return kinds[str(head.kind)](int(head.num_classes))  # type: ignore[arg-type]
 
 
@@ -103,12 +105,18 @@ class SegmentationMetric(TaskMetric):
 
 
 class DetectionMetric(TaskMetric):
-    """AP50 by the VOC protocol, and COCO's mAP if faster-coco-eval or pycocotools is installed."""
+    """AP50 by the VOC protocol, and COCO's mAP if faster-coco-eval or pycocotools is installed.
+
+    Args:
+        num_classes: number of classes.
+        masks: predictions carry instance masks, which COCO's mAP scores besides.
+    """
 
     main = "ap50"
 
-    def __init__(self, num_classes: int) -> None:
+    def __init__(self, num_classes: int, *, masks: bool = False) -> None:
         super().__init__()
+        self.kinds = ("bbox", "segm") if masks else ("bbox",)
         self.voc = AveragePrecision50(num_classes)
         backend = coco_backend()
         if backend is None:
@@ -116,7 +124,7 @@ class DetectionMetric(TaskMetric):
             return
         from visionlab.tasks.coco import CocoMeanAveragePrecision
 
-        self.coco = CocoMeanAveragePrecision(backend=backend)
+        self.coco = CocoMeanAveragePrecision(iou_type=self.kinds, backend=backend)
         self.coco.warn_on_many_detections = False  # heads keep at most 100
 
     def update(self, prediction: list[dict[str, Tensor]], batch: Mapping[str, Any]) -> None:
@@ -129,18 +137,43 @@ class DetectionMetric(TaskMetric):
                 {"boxes": t["boxes"], "labels": t["labels"], "iscrowd": t["crowd"].long()}
                 for t in targets
             ]
-            self.coco.update(
-                [{k: p[k] for k in ("boxes", "scores", "labels")} for p in prediction], real
-            )
+            found = [{k: p[k] for k in ("boxes", "scores", "labels")} for p in prediction]
+            if "segm" in self.kinds:
+                _add_masks(found, prediction, real, batch)
+            self.coco.update(found, real)
 
     def compute(self) -> dict[str, float]:
-        """``ap50``; with an extra installed ``coco_map`` (IoU .5 to .95) and ``coco_ap50``."""
+        """``ap50``; with an extra installed ``coco_map`` (IoU .5 to .95) and ``coco_ap50``.
+
+        With masks also ``coco_mask_map`` and ``coco_mask_ap50``.
+        """
         figures = {"ap50": 100 * float(self.voc.compute())}
         if hasattr(self, "coco"):
             coco = self.coco.compute()
-            figures["coco_map"] = 100 * float(coco["map"])
-            figures["coco_ap50"] = 100 * float(coco["map_50"])
+            for kind in self.kinds:
+                own = "mask_" if kind == "segm" else ""
+                theirs = "" if len(self.kinds) == 1 else f"{kind}_"  # torchmetrics' prefix
+                figures[f"coco_{own}map"] = 100 * float(coco[f"{theirs}map"])
+                figures[f"coco_{own}ap50"] = 100 * float(coco[f"{theirs}map_50"])
         return figures
+
+
+def _add_masks(
+    found: list[dict[str, Tensor]],
+    prediction: list[dict[str, Tensor]],
+    real: list[dict[str, Tensor]],
+    batch: Mapping[str, Any],
+) -> None:
+    """Masks of predictions and objects, both on the extent of the picture without its padding."""
+    if "masks" not in batch:
+        raise ValueError(
+            "the head predicts instance masks, the data carry none; read them (masks: true of "
+            "the reader), or set the head's masks=false"
+        )
+    for one, predicted, target, masks in zip(found, prediction, real, batch["masks"]):
+        one["masks"] = predicted["masks"].bool()
+        height, width = one["masks"].shape[-2:]
+        target["masks"] = masks[:, :height, :width].bool()
 
 
 def coco_backend() -> Any:

@@ -196,7 +196,7 @@ def _score(model: MultiTaskModel, data: TaskMixture, task: str, split: str) -> f
 
 
 def _cost(model: MultiTaskModel, data: TaskMixture, task: str) -> Cost:
-    side = data.datasets[task].image_size
+    side = data.datasets[task].side("train")
     return cost(model, task, (side, side))
 
 
