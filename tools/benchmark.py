@@ -34,9 +34,11 @@ CPU_PLAN = (
     "restoration",
     "moe --repeats 7",
     "votes --flows 1000 --timed 3 --repeats 5",
-    "accuracy scenes --count 12",
-    "accuracy recordings --stride 6",
+    "accuracy scenes --count 24",
+    "accuracy recordings --stride 2",
     "video",
+    "data reading",
+    "data decoding",
 )
 GPU_PLAN = ("cuda", "moe --device cuda --preset h100")
 
