@@ -13,6 +13,7 @@ from visionlab.checkpoint import metadata
 from visionlab.data.randomness import seed_all
 from visionlab.tasks.launch import check_same_start
 from visionlab.tasks.optimizers import AdamW, Recipe, images_per_step
+from visionlab.tasks.sample_mean import SampleMean
 from visionlab.tasks.sharding import is_sharded, local, shard
 
 
@@ -51,6 +52,7 @@ class Task(L.LightningModule):
         self.nonfinite_limit = nonfinite_limit
         self._skipped: Tensor
         self.register_buffer("_skipped", torch.zeros(()), persistent=False)
+        self.means = nn.ModuleDict()
         self._loader_state: dict[str, Any] | None = None
         if compile:
             model.compile()
@@ -66,6 +68,20 @@ class Task(L.LightningModule):
         for name, value in parts.items():
             self.log(f"train/{name}", value, prog_bar=name == "loss", sync_dist=True)
         return parts["loss"]
+
+    def log_mean(self, name: str, value: Tensor, *, count: int) -> None:
+        """Log the mean over the samples of a validation, of which a rank may hold more.
+
+        Args:
+            name: of the figure.
+            value: mean over this batch.
+            count: samples in this batch.
+        """
+        key = name.replace(".", "_")
+        if key not in self.means:
+            self.means[key] = SampleMean().to(self.device)
+        self.means[key].update(value, count)  # type: ignore[operator]
+        self.log(name, self.means[key], on_step=False, on_epoch=True, batch_size=count)  # type: ignore[arg-type]
 
     def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
         """Dropout, mixup and the like draw from (seed, rank, epoch, step): nothing to restore."""

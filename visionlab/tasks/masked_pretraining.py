@@ -59,9 +59,7 @@ class MaskedPretraining(Task):
     def validation_step(self, batch: Any, batch_idx: int) -> None:
         """Reconstruction error under masks that are the same in every epoch."""
         out = self.model(batch["image"], key=(self.seed, 0xA11), index=batch["index"], epoch=0)
-        self.log(
-            "val/loss", out.loss, on_epoch=True, sync_dist=True, batch_size=len(batch["index"])
-        )
+        self.log_mean("val/loss", out.loss, count=len(batch["index"]))
 
     def on_train_epoch_end(self) -> None:
         """Check for divergence, draw pictures."""

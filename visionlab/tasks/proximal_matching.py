@@ -157,7 +157,7 @@ class ProximalMatching(Task):
             mean_square = (found - clean).square().flatten(1).mean(1)
             name = f"val/psnr_{level:.3g}"
             value = (-10 * mean_square.log10()).mean()
-            self.log(name, value, batch_size=len(clean), sync_dist=True)
+            self.log_mean(name, value, count=len(clean))
         # for curves of quality against time; of rank 0, over all its threads
         self.log(
             "val/cpu_minutes", time.process_time() / 60, batch_size=len(clean), rank_zero_only=True
