@@ -28,16 +28,11 @@ from visionlab.proximal.curves import prior_curve
 from visionlab.proximal.inversion import invert
 from visionlab.proximal.losses import ProximalMatchingSchedule, denoising_loss
 from visionlab.proximal.network import ProximalMap, ProximalNetwork
-from visionlab.proximal.prior import evaluate_prior
+from visionlab.tasks.learned_prior import PATHS, laplacian_errors
 from visionlab.tasks.memory import keep_freed_memory
 
 _ROOT = Path(__file__).resolve().parents[1]
 _CONFIG = _ROOT / "configs" / "proximal" / "laplacian.yaml"
-_PATHS = {
-    "noise": (0.0, 0.05, 0.1, 0.15, 0.2),
-    "blur": (0.0, 0.5, 1.0, 1.5, 2.0),
-    "mixing": (0.0, 0.125, 0.25, 0.375, 0.5),
-}
 
 
 def laplacian(args: argparse.Namespace) -> None:
@@ -114,19 +109,6 @@ def train_laplacian(loss: str, seed: int, steps: int) -> ProximalNetwork:
         value.backward()
         optimizer.step()
     return net.double()
-
-
-def laplacian_errors(net: ProximalMap) -> tuple[float, float, float, float]:
-    """Mean and worst |f - soft threshold| on |y| <= 4; mean |R - |x|| on |x| <= 2.5, two shifts."""
-    y = torch.linspace(-4, 4, 801, dtype=torch.float64)[:, None]
-    with torch.no_grad():
-        error = (net(y) - y.sign() * (y.abs() - 1).clamp_min(0)).abs()
-    x = torch.linspace(-2.5, 2.5, 501, dtype=torch.float64)[:, None]
-    difference = evaluate_prior(net, x, tolerance=1e-6, max_iterations=200).value
-    from_minimum = (difference - difference.min() - x[:, 0].abs()).abs()
-    difference = difference - x[:, 0].abs()
-    best = (difference - difference.median()).abs()
-    return float(error.mean()), float(error.max()), float(best.mean()), float(from_minimum.mean())
 
 
 def speed(args: argparse.Namespace) -> None:
@@ -213,7 +195,7 @@ def digits(args: argparse.Namespace) -> None:
     """Share of triples of perturbed test digits that the prior puts in the right order."""
     net = visionlab.load(args.checkpoint).eval()
     x = mnist_digits(args.data, split="test", limit=args.count).images.float() / 255
-    for path, levels in _PATHS.items():
+    for path, levels in PATHS.items():
         generator = torch.Generator().manual_seed(0)
         curve = prior_curve(net, x, path, levels, generator=generator)  # type: ignore[arg-type]
         means = ", ".join(f"{v:.1f}" for v in curve.value.mean(1).tolist())

@@ -17,6 +17,10 @@ COMMANDS = {
         "visionlab.tasks.restoration",
         "inverse problems with a learned proximal network, beside baselines: table and panel",
     ),
+    "prior": (
+        "visionlab.tasks.learned_prior",
+        "what a proximal network has learned: its prior along noise, blur and mixing, as a picture",
+    ),
     "certify": (
         "visionlab.tasks.certification",
         "is a network the prox of a function? symmetry, curvature, weights",

@@ -1,4 +1,4 @@
-"""Pictures of a learned prior: beside the true one in 1-D, and along paths away from the data."""
+"""Pictures of a learned prior and its training: beside the true one, along paths, over time."""
 
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
@@ -68,6 +68,22 @@ def plot_prior_curves(curves: Sequence["PriorCurve"]) -> "Figure":
             panel.plot(at, middle[open_], "o", mfc="none", color="k", label="not all converged")
         panel.set(xlabel=_LABELS[curve.path], ylabel="R(x) - R(image)", title=curve.path)
     return _finish(figure, panels)
+
+
+def plot_quality_against_time(
+    minutes: Sequence[float], curves: Mapping[str, Sequence[float]]
+) -> "Figure":
+    """Validation PSNR of a training run against its computing time.
+
+    Args:
+        minutes: of the process, at each validation.
+        curves: noise level -> PSNR in dB, as many.
+    """
+    figure, (panel,) = _panels(1)
+    for (level, values), (colour, line) in zip(curves.items(), _STYLES * len(curves)):
+        panel.plot(minutes, values, line, color=colour, marker=".", label=f"noise {level}")
+    panel.set(xlabel="CPU minutes", ylabel="validation PSNR (dB)")
+    return _finish(figure, (panel,))
 
 
 def _panels(count: int) -> tuple["Figure", Sequence[Any]]:

@@ -6,6 +6,7 @@ network is the proof; this measures it where the data are, and finds the maps th
 """
 
 import copy
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -131,7 +132,10 @@ def _noise(x: Tensor, generator: torch.Generator) -> Tensor:
 
 
 def _forward_product(f: Map, x: Tensor, u: Tensor) -> Tensor:
-    return torch.func.jvp(f, (x,), (u,))[1].detach()
+    with warnings.catch_warnings():
+        # torch's own: its first forward-mode product scripts some decompositions
+        warnings.filterwarnings("ignore", r".*torch\.jit\.script.*", FutureWarning)
+        return torch.func.jvp(f, (x,), (u,))[1].detach()
 
 
 def _transposed_product(f: Map, x: Tensor, u: Tensor) -> Tensor:

@@ -32,6 +32,8 @@ EVALUATIONS = Registry(
         "frozen_features": "visionlab.tasks.frozen_features:FrozenFeatures",
         "rotation_errors": "visionlab.tasks.rotation:RotationErrors",
         "mask_pictures": "visionlab.tasks.pictures:MaskPictures",
+        "learned_prior": "visionlab.tasks.learned_prior:LearnedPrior",
+        "denoising_curve": "visionlab.tasks.denoising_curve:DenoisingCurve",
     },
 )
 
