@@ -1,7 +1,8 @@
+import pytest
 import torch
 from torchvision import tv_tensors
 
-from visionlab.data.labelled_transforms import fit_inside, jitter_crop
+from visionlab.data.labelled_transforms import fit_inside, jitter_crop, shorter_side
 from visionlab.data.randomness import keyed_randomness
 
 
@@ -73,3 +74,36 @@ def test_instance_masks_go_with_their_boxes():
             rows, columns = torch.nonzero(mask, as_tuple=True)
             extent = [columns.min(), rows.min(), columns.max() + 1, rows.max() + 1]
             assert all(abs(int(e) - b) <= 1.5 for e, b in zip(extent, box))
+
+
+@pytest.mark.parametrize("scale", [(0.1, 0.3), (0.1, 2.0), (1.9, 2.0)])
+def test_large_scale_jitter_keeps_boxes_masks_and_picture_together(scale):
+    """A bright object on dark ground: its box, its mask and its pixels say the same."""
+    sample = detection([[10.0, 5, 40, 25]])
+    sample["image"] = tv_tensors.Image(torch.zeros(3, 30, 60, dtype=torch.uint8))
+    sample["image"][:, 5:25, 10:40] = 255
+    masks = torch.zeros(1, 30, 60, dtype=torch.uint8)
+    masks[0, 5:25, 10:40] = 1
+    sample["masks"] = tv_tensors.Mask(masks)
+    seen = 0
+    for seed in range(30):
+        with keyed_randomness(seed):
+            moved = jitter_crop(64, scale=scale)(sample)
+        assert moved["image"].shape == (3, 64, 64)
+        assert moved["masks"].shape[-2:] == (64, 64)
+        for mask, box in zip(moved["masks"], moved["boxes"].tolist()):
+            seen += 1
+            bright = moved["image"][0] > 127
+            assert (bright ^ mask.bool()).sum() <= 2 * (mask.sum().sqrt() * 2 + 4)  # rims
+            x1, y1, x2, y2 = (round(v) for v in box)
+            assert mask[max(y1 - 1, 0) : y2 + 1, max(x1 - 1, 0) : x2 + 1].sum() == mask.sum()
+            assert abs(int(mask.sum()) - (x2 - x1) * (y2 - y1)) <= 2 * (x2 - x1 + y2 - y1 + 4)
+    assert seen >= 10
+
+
+def test_the_shorter_side_is_set_and_the_longer_limited():
+    mask = tv_tensors.Mask(torch.zeros(30, 60, dtype=torch.uint8))
+    sample = {"image": tv_tensors.Image(torch.zeros(3, 30, 60, dtype=torch.uint8)), "mask": mask}
+    assert shorter_side(15)(sample)["image"].shape == (3, 15, 30)
+    assert shorter_side(15)(sample)["mask"].shape == (15, 30)
+    assert shorter_side(45, max_size=60)(sample)["image"].shape == (3, 30, 60)

@@ -42,6 +42,7 @@ TRANSFORMS = Registry(
         "evaluation": "visionlab.data.transforms:evaluation",
         "jitter_crop": "visionlab.data.labelled_transforms:jitter_crop",
         "fit_inside": "visionlab.data.labelled_transforms:fit_inside",
+        "shorter_side": "visionlab.data.labelled_transforms:shorter_side",
     },
 )
 

@@ -42,6 +42,18 @@ def fit_inside(size: int, *, horizontal_flip: bool = False) -> v2.Transform:
     return v2.Compose([v2.Resize(None, max_size=size, antialias=True), *flip, *_clean_boxes()])
 
 
+def shorter_side(size: int, *, max_size: int | None = None) -> v2.Transform:
+    """Resize so that the shorter side is ``size``, the longer at most ``max_size``.
+
+    For segmentation by windows; the pictures of ADE20K come at 512 px already.
+
+    Args:
+        size: shorter side in px.
+        max_size: limit of the longer side in px; no limit if None.
+    """
+    return v2.Compose([v2.Resize(size, max_size=max_size, antialias=True), *_clean_boxes()])
+
+
 def _clean_boxes() -> list[v2.Transform]:
     """Clip to the picture, then drop what a crop has left of less than a pixel."""
     return [v2.ClampBoundingBoxes(), _DropTinyBoxes()]

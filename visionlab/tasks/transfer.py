@@ -159,7 +159,7 @@ def check_fit(task: Downstream, encoders: Sequence[Encoder]) -> None:
         check_images(data, task.source)
     for encoder in encoders:
         model = build_with(task.config, encoder, task.source)
-    for name, size in _picture_sizes(data).items():
+    for name, size in _picture_sizes(data, model).items():
         try:
             _check_size(model.backbone, size)
         except ValueError as error:
@@ -170,12 +170,16 @@ def check_fit(task: Downstream, encoders: Sequence[Encoder]) -> None:
         check_data(model, data.datasets)
 
 
-def _picture_sizes(data: Any) -> dict[str, tuple[int, int]]:
+def _picture_sizes(data: Any, model: Any) -> dict[str, tuple[int, int]]:
     """Height and width in px that the backbone will see, of each data set."""
     sizes = {}
     for name, dataset in data.datasets.items():
         if hasattr(dataset, "side"):  # the data of a task, padded to a square
-            sizes |= {f"{name} {s}": (dataset.side(s), dataset.side(s)) for s in dataset.datasets}
+            window = getattr(model.head(name), "crop", None)
+            for split in dataset.datasets:
+                side = dataset.side(split)
+                side = side if window is None or split == "train" else min(side, window)
+                sizes[f"{name} {split}"] = (side, side)
         else:
             height, width = dataset[0]["image"].shape[-2:]
             sizes[name] = (int(height), int(width))
