@@ -10,19 +10,15 @@ one that was stopped goes on from its checkpoint. Figures are those of the last 
 """
 
 import argparse
-import json
 import logging
-import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from visionlab.registry import suggest
 
 _ROOT = Path(__file__).resolve().parent.parent
 _CONFIGS = _ROOT / "configs" / "moe"
-INFORMATION = "train/information_normalised"
 _OFF = "task.routing=null"
 
 
@@ -40,18 +36,26 @@ class Comparison:
     """Rows over one set of tasks.
 
     Attributes:
-        rows: name -> row.
-        figures: task -> the metric that stands for it.
+        title: of its table.
+        note: what to know when reading it.
+        rows: the MoE first.
+        metrics: task -> the metric that stands for it.
         extend: config of a new task, and the task whose routers it starts from.
     """
 
+    title: str
+    note: str
     rows: Sequence[Row]
-    figures: dict[str, str]
+    metrics: dict[str, str]
     extend: tuple[str, str] | None = None
 
 
 COMPARISONS = {
     "items": Comparison(
+        "Items in the wild: one model for three tasks",
+        "Mean over seeds (each seed). 1,000 steps, the same 16,000 pictures of each task for "
+        "every row, equal backbone FLOPs; 1,000 test pictures a task, with digits and photographs "
+        "that training never saw. Recipe chosen on held-out training pictures.",
         [
             Row("moe", "MoE, three tasks", [("items_in_the_wild",)]),
             Row("moe_off", "MoE, information loss off", [("items_in_the_wild", _OFF)]),
@@ -66,6 +70,8 @@ COMPARISONS = {
         extend=("items_new_task", "digits"),
     ),
     "shared": Comparison(
+        "Four small real sets: CIFAR-10 excerpt, BCCD, 128 pictures of COCO, CamVid",
+        "Mean over seeds (each seed). 300 steps from scratch, so a smoke figure and no benchmark.",
         [
             Row("moe", "MoE, four tasks", [("shared_data",)]),
             Row("dense", "dense, four tasks", [("shared_data_dense",)]),
@@ -95,41 +101,36 @@ def main() -> None:
     output, seeds = args.output or Path(f"runs/moe_{args.data}"), range(args.seeds)
     for seed in [] if args.table else seeds:
         for row in rows:
-            for run in row.runs:
-                train(row, run, seed, output, args.set)
-        if rows[0].name == "moe" and not args.no_surgery:
-            operate(output / f"moe_{seed}", chosen.extend)
-    print(table(rows, chosen.figures, seeds, output))
-    for text in surgery_tables(seeds, output):
-        print(f"\n{text}")
+            train(row, seed, output, args.set)
+        if rows[0].name == "moe" and chosen.extend is not None and not args.no_surgery:
+            operate(output / f"moe_{seed}", *chosen.extend)
+    show(args.data, chosen, rows, seeds, output)
 
 
-def folder_of(row: Row, run: tuple[str, ...], seed: int, output: Path) -> Path:
-    """Where a run lies: ``dense_0``; ``single_boxes_0`` where a row has several runs."""
-    part = run[0].rpartition("_")[2] if len(row.runs) > 1 else ""
-    return output / "_".join(filter(None, [row.name, part, str(seed)]))
+def folders_of(row: Row, seed: int, output: Path) -> list[Path]:
+    """Where its runs lie: ``dense_0``; ``single_boxes_0``, ... where a row has several."""
+    parts = [run[0].rpartition("_")[2] if len(row.runs) > 1 else "" for run in row.runs]
+    return [output / "_".join(filter(None, [row.name, part, str(seed)])) for part in parts]
 
 
-def train(
-    row: Row, run: tuple[str, ...], seed: int, output: Path, overrides: Sequence[str]
-) -> None:
-    """One run, unless it is finished."""
+def train(row: Row, seed: int, output: Path, overrides: Sequence[str]) -> None:
+    """The runs of a row that are not finished."""
     from visionlab import config as configs
     from visionlab.tasks import training
 
-    folder = folder_of(row, run, seed, output)
-    if (folder / "results.json").exists():  # written last
-        return
-    name, *own = run
-    path = _CONFIGS / f"{name}.yaml"
-    print(f"{row.what}, seed {seed}: {path.name} into {folder}", flush=True)
-    config = configs.read(path, [*own, f"seed={seed}", f"output={folder}", *overrides])
-    configs.check(config, str(path))
-    last = folder / "last.ckpt"
-    training.run(config, resume=last if last.exists() else None)
+    for run, folder in zip(row.runs, folders_of(row, seed, output)):
+        if (folder / "results.json").exists():  # written last
+            continue
+        name, *own = run
+        path = _CONFIGS / f"{name}.yaml"
+        print(f"{row.what}, seed {seed}: {path.name} into {folder}", flush=True)
+        config = configs.read(path, [*own, f"seed={seed}", f"output={folder}", *overrides])
+        configs.check(config, str(path))
+        last = folder / "last.ckpt"
+        training.run(config, resume=last if last.exists() else None)
 
 
-def operate(folder: Path, extend: tuple[str, str] | None) -> None:
+def operate(folder: Path, new_task: str, source: str) -> None:
     """Prune the model of a run and teach it a new task: ``tools/evaluate.py surgery``."""
     from visionlab.tasks import surgery
 
@@ -137,76 +138,44 @@ def operate(folder: Path, extend: tuple[str, str] | None) -> None:
         return
     parser = argparse.ArgumentParser()
     surgery.add_arguments(parser)
-    arguments = [str(folder / "last.ckpt")]
-    if extend is not None:
-        arguments += ["--extend", str(_CONFIGS / f"{extend[0]}.yaml"), "--source", extend[1]]
-    surgery.run(parser.parse_args(arguments))
+    extend = ["--extend", str(_CONFIGS / f"{new_task}.yaml"), "--source", source]
+    surgery.run(parser.parse_args([str(folder / "last.ckpt"), *extend]))
 
 
-def figures(row: Row, names: dict[str, str], seed: int, output: Path) -> dict[str, float] | None:
-    """Task -> percent, their ``mean``, and ``information``; None if a run is missing."""
-    from visionlab.tasks.curves import read_curves
+def show(
+    name: str, chosen: Comparison, rows: Sequence[Row], seeds: Sequence[int], output: Path
+) -> None:
+    """Print and publish every table for which there are runs."""
+    from visionlab.figures import markdown_table, publish
+    from visionlab.tasks import multitask_comparison as tables
 
-    found: dict[str, float] = {}
-    for run in row.runs:
-        folder = folder_of(row, run, seed, output)
-        if not (folder / "results.json").exists():
-            return None
-        curves = read_curves(folder / "metrics.csv")
-        values = {task: curves.get(f"val/{task}_{metric}") for task, metric in names.items()}
-        found |= {task: curve[-1][1] for task, curve in values.items() if curve}
-        if INFORMATION in curves:
-            found["information"] = curves[INFORMATION][-1][1]
-    return {**found, "mean": statistics.mean(found[task] for task in names)}
-
-
-def table(rows: Sequence[Row], names: dict[str, str], seeds: Sequence[int], output: Path) -> str:
-    """Mean over seeds, and each seed in brackets."""
-    from visionlab.tasks.tables import format_table
-
-    lines = []
-    for row in rows:
-        found = [f for seed in seeds if (f := figures(row, names, seed, output)) is not None]
-        line: dict[str, Any] = {"model": row.what}
-        line |= {f"{c}, {m}": over_seeds([f[c] for f in found]) for c, m in names.items()}
-        line["mean"] = over_seeds([f["mean"] for f in found])
-        shares = [f["information"] for f in found if "information" in f]
-        lines.append({**line, "information / ceiling": over_seeds(shares, digits=2)})
-    return format_table(lines, "Percent: mean over seeds (each seed)")
-
-
-def over_seeds(values: Sequence[float], *, digits: int = 1) -> str:
-    """``48.2 (47.9, 48.5)``; empty without a value."""
-    if not values:
-        return ""
-    each = ", ".join(f"{v:.{digits}f}" for v in values)
-    return f"{statistics.mean(values):.{digits}f} ({each})"
-
-
-def surgery_tables(seeds: Sequence[int], output: Path) -> list[str]:
-    """The tables of ``surgery.json``: figures over seeds, counts of the first seed."""
-    from visionlab.tasks.tables import format_table
-
-    paths = [output / f"moe_{seed}" / "surgery.json" for seed in seeds]
-    reports = [json.loads(path.read_text()) for path in paths if path.exists()]
-    texts = []
-    for title in ("Pruned to a task", "New task"):
-        per_seed = [report[title] for report in reports if title in report]
-        lines = [
-            {key: _joined([row[key] for row in same]) for key in same[0]} for same in zip(*per_seed)
+    scores = {
+        row.what: [
+            found
+            for seed in seeds
+            if (found := tables.last_scores(folders_of(row, seed, output), chosen.metrics))
         ]
-        if lines:
-            texts.append(format_table(lines, f"{title}: mean over seeds (each seed)"))
-    return texts
-
-
-def _joined(values: Sequence[Any]) -> Any:
-    """One value where all seeds agree, the range of counts, else mean and each."""
-    if len(set(values)) == 1 or not all(isinstance(v, int | float) for v in values):
-        return values[0]
-    if all(isinstance(v, int) for v in values):
-        return f"{min(values)}..{max(values)}"
-    return over_seeds(values)
+        for row in rows
+    }
+    words = {row.name: row.what for row in chosen.rows}
+    made = [
+        tables.comparison_table(
+            f"moe.{name}",
+            chosen.title,
+            scores,
+            chosen.metrics,
+            note=chosen.note,
+            within=words.get("single"),
+            ahead_of=words["dense"],
+        )
+    ]
+    reports = tables.surgery_reports([output / f"moe_{seed}" for seed in seeds])
+    if reports and chosen.extend is not None:
+        made.append(tables.pruning_table("moe.pruning", "Pruned to one task", reports))
+        made.append(tables.extension_table("moe.extension", "A new task", reports))
+    for table in made:
+        print(f"\n{table.title}\n\n{markdown_table(table, full=True)}")
+        publish(table)
 
 
 if __name__ == "__main__":
