@@ -261,6 +261,7 @@ def figure_of(shape: tuple[int, int, int, int, int], times: dict[str, Times], ou
     if "ScatterMoE" in ms:
         values["scatter_speed"] = ms["dense"] / ms["ScatterMoE"]
         values["scatter_mib"] = times["ScatterMoE"].peak_mib
+        claims.append(at_most("mib", times["ScatterMoE"].peak_mib))
     spread = {"ms": [min(own), max(own)]}
     n, d, e, k, h = shape
     name = f"{n:,} x {d}, {e} experts, k {k}, width {h}"
