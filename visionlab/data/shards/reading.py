@@ -5,7 +5,6 @@ import io
 import os
 import zlib
 from collections import OrderedDict
-from pathlib import Path
 from typing import IO, Any, NamedTuple
 
 import numpy as np
@@ -59,10 +58,8 @@ class Shards:
                 f"{source} is damaged: its SHA-256 is not that of the index; copy it again, or "
                 "run tools/pack.py again"
             )
-        if isinstance(file, io.FileIO):  # workers share the pages
-            table = np.load(Path(str(file.name)), mmap_mode="r", allow_pickle=False)
-        else:
-            table = np.load(io.BytesIO(data), allow_pickle=False)
+        # in memory, not mapped: a file that is cut off while it is mapped kills its readers
+        table = np.load(io.BytesIO(data), allow_pickle=False)
         if table.dtype != ROW or len(table) != self.index.count:
             raise DamagedDataError(f"{source} is no table of {self.index.count} samples")
         return table
@@ -106,15 +103,25 @@ class Shards:
         return self._table[number]
 
     def _read(self, number: int, offset: Any, size: Any, crc: Any) -> bytes:
-        file = self._file(self.shard_of(number))
+        shard = self.shard_of(number)
+
+        def read() -> bytes:
+            file = self._file(shard)
+            try:
+                file.seek(int(offset))
+                return file.read(int(size))
+            except Exception:  # a connection that broke is not used again
+                self._files.pop(shard).close()
+                raise
+
+        name = self.part_of(number).name
         try:
-            file.seek(int(offset))
-            data = file.read(int(size))
+            data = self.folder.patiently(read, name)
         except OSError as error:
-            raise DamagedDataError(f"{self.source(number)} cannot be read: {error}") from error
+            raise DamagedDataError(f"{self.folder.place(name)} cannot be read: {error}") from error
         if len(data) != size:
             raise DamagedDataError(
-                f"{self.folder.place(self.part_of(number).name)} ends before sample {number}: "
+                f"{self.folder.place(name)} ends before sample {number}: "
                 "it was truncated while it was read; copy it again"
             )
         if zlib.crc32(data) != crc:

@@ -5,10 +5,10 @@ import hashlib
 import logging
 import os
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, TypeVar
 
 import fsspec
 from filelock import FileLock, Timeout
@@ -19,6 +19,7 @@ from visionlab.data.loading import DamagedDataError
 from visionlab.data.shards.index import INDEX, Part, ShardIndex
 
 log = logging.getLogger("visionlab")
+T = TypeVar("T")
 
 _CHUNK = 1 << 20
 _ATTEMPTS = 3
@@ -80,17 +81,18 @@ class ShardFolder:
             ValueError: it cannot be used.
         """
         source = self.place(INDEX)
-        filesystem, base = self._connect()
+
+        def read() -> bytes:
+            filesystem, base = self._connect()
+            return filesystem.cat_file(f"{base}/{INDEX}")
+
         try:
-            text = filesystem.cat_file(f"{base}/{INDEX}")
+            return ShardIndex.from_json(self.patiently(read, INDEX), source)
         except FileNotFoundError as error:
             raise FileNotFoundError(
                 f"no {source}; give a folder that tools/pack.py has finished (a run of it that "
                 "was interrupted goes on when it is started again)"
             ) from error
-        except Exception as error:  # each backend raises its own kinds
-            raise DamagedDataError(f"{source} cannot be read: {_short(error)}") from error
-        return ShardIndex.from_json(text, source)
 
     def open(self, part: Part) -> IO[bytes]:
         """A file for reading at any position; its size has been checked.
@@ -100,19 +102,46 @@ class ShardFolder:
         """
         if self.local or self.cache is not None:
             return self._open_local(part)
-        filesystem, base = self._connect()
-        try:
+
+        def connect() -> IO[bytes]:
+            filesystem, base = self._connect()
             file = filesystem.open(f"{base}/{part.name}", "rb", cache_type="none")
             self._check_size(part, file.size)
+            return file
+
+        try:
+            return self.patiently(connect, part.name)
         except FileNotFoundError as error:
             raise self._missing(part) from error
-        except DamagedDataError:
-            raise
-        except Exception as error:  # each backend raises its own kinds
-            raise DamagedDataError(
-                f"{self.place(part.name)} cannot be read: {_short(error)}"
-            ) from error
-        return file
+
+    def patiently(self, call: Callable[[], T], name: str) -> T:
+        """The result of a call that reads the file ``name``; at a distance in several attempts.
+
+        Raises:
+            FileNotFoundError: there is no such file.
+            DamagedDataError: it is not what it should be, or out of reach.
+            OSError: no space left here; anything that a local disk says.
+        """
+        if self.local:
+            return call()
+        last: Exception | None = None
+        for attempt in range(_ATTEMPTS):
+            time.sleep(attempt**2)  # 0, 1, 4 s
+            try:
+                return call()
+            except FileNotFoundError:
+                raise
+            except Exception as error:  # each backend raises its own kinds
+                if isinstance(error, OSError) and _is_full(error):
+                    raise
+                log.info("reading %s failed: %s", self.place(name), _short(error))
+                last = error
+        if isinstance(last, DamagedDataError):
+            raise last
+        raise DamagedDataError(
+            f"{self.place(name)} could not be read in {_ATTEMPTS} attempts ({_short(last)}); "
+            "look at the connection and at storage_options, then start the same command again"
+        ) from last
 
     def _open_local(self, part: Part) -> IO[bytes]:
         for _ in range(_ATTEMPTS):
@@ -171,7 +200,10 @@ class ShardFolder:
             with FileLock(path.with_name(f".{path.name}.lock"), timeout=_LOCK_TIMEOUT_S):
                 if not _whole(path, part):
                     self._make_room(part.size)
-                    self._download(part, path)
+                    self.patiently(lambda: self._download(part, path), part.name)
+                    self._make_room(0)  # others have been fetching at the same time
+        except FileNotFoundError as error:
+            raise self._missing(part) from error
         except Timeout as error:
             raise DamagedDataError(
                 f"another process has been fetching {self.place(part.name)} for "
@@ -180,26 +212,6 @@ class ShardFolder:
         return path
 
     def _download(self, part: Part, path: Path) -> None:
-        last: Exception | None = None
-        for attempt in range(_ATTEMPTS):
-            time.sleep(attempt**2)  # 0, 1, 4 s
-            try:
-                return self._download_once(part, path)
-            except FileNotFoundError as error:
-                raise self._missing(part) from error
-            except Exception as error:  # each backend raises its own kinds
-                if isinstance(error, OSError) and _is_full(error):
-                    raise
-                log.info("fetching %s failed: %s", self.place(part.name), _short(error))
-                last = error
-        if isinstance(last, DamagedDataError):
-            raise last
-        raise DamagedDataError(
-            f"{self.place(part.name)} could not be fetched in {_ATTEMPTS} attempts "
-            f"({_short(last)}); look at the connection and at storage_options, then resume"
-        ) from last
-
-    def _download_once(self, part: Part, path: Path) -> None:
         filesystem, base = self._connect()
         digest, size = hashlib.sha256(), 0
         with filesystem.open(f"{base}/{part.name}", "rb") as source, replacing(path) as target:
