@@ -177,6 +177,23 @@ def show(
     for table in made:
         print(f"\n{table.title}\n\n{markdown_table(table, full=True)}")
         publish(table)
+    draw_information(rows, seeds, output)
+
+
+def draw_information(rows: Sequence[Row], seeds: Sequence[int], output: Path) -> None:
+    """``information.png``: how tasks and experts find each other, a line for each MoE row."""
+    from visionlab.plots.experts import plot_information
+    from visionlab.tasks.multitask_comparison import information_history
+
+    history = {}
+    for row in rows:
+        folders = [f for seed in seeds for f in folders_of(row, seed, output)]
+        found = information_history([f for f in folders if (f / "results.json").exists()])
+        if found:
+            history[row.what] = found
+    if history:
+        plot_information(history, output / "information.png")
+        print(f"\n{output / 'information.png'}")
 
 
 if __name__ == "__main__":

@@ -8,6 +8,7 @@ from visionlab.figures import markdown_table
 from visionlab.tasks.multitask_comparison import (
     comparison_table,
     extension_table,
+    information_history,
     last_scores,
     pruning_table,
     surgery_reports,
@@ -28,6 +29,16 @@ def test_last_scores_of_several_runs(tmp_path):
     (tmp_path / "two" / "results.json").write_text("{}")
     found = last_scores(folders, METRICS)
     assert found == {"a": 40.0, "b": 20.0, "mean": 30.0, "information": 0.75}
+
+
+def test_history_at_the_steps_that_all_runs_have(tmp_path):
+    for name, steps in (("0", (9, 19, 29)), ("1", (9, 29))):
+        (tmp_path / name).mkdir()
+        rows = [f"{s},train/information_normalised,0.{s}" for s in steps]
+        (tmp_path / name / "metrics.csv").write_text("\n".join(["step,metric,value", *rows]))
+    found = information_history([tmp_path / "0", tmp_path / "1"])
+    assert found == [(9, [0.9, 0.9]), (29, [0.29, 0.29])]
+    assert information_history([]) == []
 
 
 def scores(*pairs: tuple[float, float]) -> list[dict[str, float]]:

@@ -41,7 +41,8 @@ def test_table_of_finished_runs(tmp_path, monkeypatch, capsys) -> None:
         "41.7 (40.0, 43.3) |"
     ) in text
     assert "| dense, one model a task | **56.0 (51.0, 61.0)** |" in text
-    assert "Pruned" not in text
+    assert "Pruned" not in text  # no surgery, and no MoE run
+    assert not (tmp_path / "information.png").exists()
 
 
 def test_each_run_is_its_config(tmp_path, monkeypatch) -> None:

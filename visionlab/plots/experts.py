@@ -68,8 +68,8 @@ def plot_information(
     """Normalised mutual information over training, one line a run.
 
     Args:
-        history: run -> (step, values of the MoE layers) in order; the line is the mean over the
-            layers, the band their range.
+        history: run -> (step, values) in order; the line is the mean of the values, the band
+            their range: those of the MoE layers, or of several seeds.
         path: file to write.
 
     Raises:

@@ -39,6 +39,15 @@ def last_scores(folders: Sequence[Path], metrics: Mapping[str, str]) -> Scores |
     return {**found, "mean": statistics.mean(found[task] for task in metrics)}
 
 
+def information_history(folders: Sequence[Path]) -> list[tuple[int, list[float]]]:
+    """(step, normalised mutual information of each run) at the steps that all runs logged."""
+    curves = [dict(read_curves(f / "metrics.csv").get(INFORMATION, [])) for f in folders]
+    if not curves:
+        return []
+    steps = sorted(set.intersection(*(set(curve) for curve in curves)))
+    return [(step, [curve[step] for curve in curves]) for step in steps]
+
+
 def comparison_table(
     id: str,
     title: str,
