@@ -3,22 +3,25 @@
 from pathlib import Path
 
 import pytest
-import timm
 import torch
 from torch import nn
-from torch.nn.attention import SDPBackend, sdpa_kernel
-from torch.utils.flop_counter import FlopCounterMode
 
+from tests.moe.small_model import (
+    TASKS,
+    Model,
+    dense,
+    images,
+    loader,
+    make,
+    measured,
+    outputs,
+    without_some_experts,
+)
 from visionlab.moe import (
     MoELayer,
-    MoEVisionTransformer,
-    Usage,
     adaptation_patterns,
     add_experts,
     add_task,
-    backbone_flops,
-    cost,
-    cost_table,
     count_parameters,
     freeze_except,
     insert_moe,
@@ -26,115 +29,6 @@ from visionlab.moe import (
     set_top_k,
     usage,
 )
-
-TASKS = ("cls", "det", "seg")
-
-
-class Model(nn.Module):
-    """The least multi-task model: a MoE ViT and a head per task."""
-
-    def __init__(self, vit: MoEVisionTransformer, tasks: tuple[str, ...]) -> None:
-        super().__init__()
-        self.backbone = vit
-        self.heads = nn.ModuleDict({t: nn.Linear(vit.embed_dim, 3) for t in tasks})
-
-    def forward(self, images: torch.Tensor, task: str) -> torch.Tensor:
-        return self.heads[task](self.backbone.forward_features(images, task))
-
-
-def dense() -> nn.Module:
-    return timm.create_model(
-        "vit_tiny_patch16_224",
-        img_size=32,
-        patch_size=8,
-        embed_dim=48,
-        depth=4,
-        num_heads=3,
-        num_classes=0,
-        global_pool="",
-    )
-
-
-def make(**options: object) -> Model:
-    torch.manual_seed(0)
-    options = {"num_experts": 8, "top_k": 2, "attention": True, "attention_top_k": 2} | options
-    model = Model(insert_moe(dense(), tasks=TASKS, **options), TASKS).eval()
-    for p in model.parameters():
-        nn.init.normal_(p, std=0.15)
-    return model
-
-
-def images(n: int = 4, seed: int = 1) -> torch.Tensor:
-    return torch.randn(n, 3, 32, 32, generator=torch.Generator().manual_seed(seed))
-
-
-def loader() -> list[torch.Tensor]:
-    return [images(seed=s) for s in range(2)]
-
-
-def outputs(model: Model, tasks: tuple[str, ...] = TASKS) -> dict[str, torch.Tensor]:
-    with torch.no_grad():
-        return {t: model(images(), t).clone() for t in tasks}
-
-
-def measured(model: Model) -> Usage:
-    return usage(model, {t: loader() for t in TASKS})
-
-
-def without_some_experts(model: Model) -> Model:
-    """Routers that never choose experts 2 and 5."""
-    with torch.no_grad():
-        for _, layer in model.backbone.moe_layers():
-            for router in layer.task_routers().values():
-                router.expert_of_column.copy_(torch.tensor([0, 1, -1, 3, 4, -1, 6, 7]))
-                router.remap([0, 1, -1, 3, 4, -1, 6, 7])
-    return model
-
-
-def test_usage_counts_and_leaves_the_model_alone() -> None:
-    model = make().train()
-    model.heads["det"].eval()
-    before = {k: v.clone() for k, v in model.state_dict().items()}
-    found = measured(model)
-    assert model.training
-    assert not model.heads["det"].training
-    assert all(torch.equal(v, before[k]) for k, v in model.state_dict().items())
-    assert found.layers == ["blocks.1.attn", "blocks.1.mlp", "blocks.3.attn", "blocks.3.mlp"]
-    for counts, hard, soft in zip(found.counts, found.hard, found.soft, strict=True):
-        assert counts.sum(1).tolist() == [2 * 4 * 17 * 2] * 3
-        torch.testing.assert_close(hard.sum(1), torch.ones(3, dtype=torch.float64))
-        torch.testing.assert_close(soft.sum(1), torch.ones(3, dtype=torch.float64))
-    for kind in ("soft", "hard"):
-        info = found.information(kind)
-        assert (info["normalised"] >= 0).all()
-        assert (info["normalised"] <= 1).all()
-    assert found.as_dict()["tasks"] == list(TASKS)
-
-
-def test_usage_takes_dicts_and_a_prepare_function() -> None:
-    model = make()
-    batches = [{"image": (images() * 40 + 128).clamp(0, 255).to(torch.uint8)}]
-    with pytest.raises(TypeError, match="Pass prepare="):
-        usage(model, batches, task="cls")
-    found = usage(model, batches, task="cls", prepare=lambda b: b["image"].float() / 255)
-    assert found.tasks == ["cls"]
-
-
-def test_a_plain_loader_measures_every_task() -> None:
-    model = make()
-    found, one = usage(model, loader()), usage(model, {"det": loader()})
-    assert found.tasks == list(TASKS)
-    assert all(torch.equal(a[1], b[0]) for a, b in zip(found.counts, one.counts, strict=True))
-
-
-def test_kept_by_count_and_by_share() -> None:
-    counts = torch.tensor([[10, 0, 50, 0, 40]])
-    found = Usage(["a"], ["x"], [[2]], [counts], [counts / 100])
-    assert found.kept("a", keep=2) == [[2, 4]]
-    assert found.kept("a", keep=0.9) == [[2, 4]]
-    assert found.kept("a", keep=0.91) == [[0, 2, 4]]
-    assert found.kept("a", keep=1.0) == [[0, 2, 4]]
-    assert found.kept("a", keep=0.1) == [[2, 4]]  # never below k
 
 
 def test_pruning_unused_experts_is_bit_equal() -> None:
@@ -234,42 +128,6 @@ def test_freezing_really_freezes() -> None:
     train(model, "seg", torch.optim.AdamW(model.parameters(), 0.01, weight_decay=0.05))
     now = dict(model.named_parameters())
     assert all(torch.equal(p, now[n]) for n, p in frozen.items())
-
-
-def counted_flops(model: Model, task: str) -> int:
-    """torch's counter, over kernels that it sees: backend ``loop`` and unfused attention."""
-    with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
-        model.backbone(images(1), task=task)
-    return counter.get_total_flops()
-
-
-def test_less_computation_and_its_flops() -> None:
-    model = make(attention=False)
-    full = backbone_flops(model, "cls", (32, 32))
-    assert full == counted_flops(model, "cls")
-    set_top_k(model, "cls", 1)
-    assert full - backbone_flops(model, "cls", (32, 32)) == 2 * 2 * 17 * 2 * 48 * 96
-    assert backbone_flops(model, "seg", (32, 32)) == full
-    assert model.backbone.blocks[1].mlp.top_k == {"cls": 1, "det": 2, "seg": 2}
-
-
-def test_attention_flops_equal_the_counted_ones() -> None:
-    model = make()
-    assert backbone_flops(model, "cls", (32, 32)) == counted_flops(model, "cls")
-
-
-def test_cost_table() -> None:
-    model = make()
-    costs = {}
-    for way, patterns in adaptation_patterns(model, "det").items():
-        freeze_except(model, patterns)
-        costs[way] = cost(model, "det", (32, 32))
-    assert costs["head"].trained < costs["routers and head"].trained < costs["all"].trained
-    assert costs["all"].trained == costs["all"].total
-    rows = cost_table(costs).splitlines()
-    assert len(rows) == 2 + 3
-    assert rows[-1].startswith("| all | ")
-    assert "100.0 %" in rows[-1]
 
 
 def rebuilt(model: Model, path: Path) -> Model:
