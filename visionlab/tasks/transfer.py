@@ -221,17 +221,21 @@ def run_one(encoder: Encoder, task: Downstream, seed: int, output: Path) -> list
 
 def summary(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     """One row for each kind of encoder; mean, and deviation over runs where there are several."""
-    table: dict[str, dict[str, Any]] = {}
-    cells: dict[tuple[str, str], list[float]] = {}
+    return [
+        {"encoder": group} | {column: _cell(values) for column, values in columns.items()}
+        for group, columns in grouped(rows).items()
+    ]
+
+
+def grouped(rows: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, list[float]]]:
+    """Kind of encoder -> column of the table -> percent of each run."""
+    groups: dict[str, dict[str, list[float]]] = {}
     for row in rows:
         if row["figure"] in _HIDDEN or (row["figure"] == "ap50" and _has_coco(row, rows)):
             continue
-        group, column = row["kind_of_encoder"], _column(row, rows)
-        table.setdefault(group, {"encoder": group})
-        cells.setdefault((group, column), []).append(row["percent"])
-    for (group, column), values in cells.items():
-        table[group][column] = _cell(values)
-    return list(table.values())
+        columns = groups.setdefault(row["kind_of_encoder"], {})
+        columns.setdefault(_column(row, rows), []).append(row["percent"])
+    return groups
 
 
 def _has_coco(row: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -> bool:
