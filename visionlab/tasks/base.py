@@ -65,9 +65,21 @@ class Task(L.LightningModule):
         """One step; logs every entry of the loss mapping."""
         parts = self.loss(batch, batch_idx)
         parts = {"loss": parts} if isinstance(parts, Tensor) else parts
-        for name, value in parts.items():
-            self.log(f"train/{name}", value, prog_bar=name == "loss", sync_dist=True)
+        if self.logs_are_due():
+            for name, value in parts.items():
+                self.log(f"train/{name}", value, prog_bar=name == "loss", sync_dist=True)
         return parts["loss"]
+
+    def logs_are_due(self) -> bool:
+        """Whether this step is logged; else several ranks need not agree on its values.
+
+        Lightning would have them meet twice for each value of every step.
+        """
+        trainer = self.trainer
+        if trainer.world_size == 1:
+            return True
+        step = trainer.fit_loop.epoch_loop._batches_that_stepped + 1
+        return step % max(trainer.log_every_n_steps, 1) == 0  # type: ignore[attr-defined]
 
     def log_mean(self, name: str, value: Tensor, *, count: int) -> None:
         """Log the mean over the samples of a validation, of which a rank may hold more.

@@ -125,7 +125,8 @@ class MultiTaskTraining(Task):
         if self.routing_loss is not None:
             self.routing_loss.step()
             self._log_information()
-        self.log("train/loss", total, prog_bar=True, sync_dist=True)
+        if self.logs_are_due():
+            self.log("train/loss", total, prog_bar=True, sync_dist=True)
         return total
 
     def pick_loss(self, pick: dict[str, Any]) -> Tensor:
