@@ -39,6 +39,7 @@ CPU_PLAN = (
     "video",
     "data reading",
     "data decoding",
+    "scale",
 )
 GPU_PLAN = ("cuda", "moe --device cuda --preset h100")
 
