@@ -28,10 +28,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     log.setLevel(logging.INFO if first_process() else logging.WARNING)
     try:
         if args.check:
-            configs.check(configs.read(args.config, args.overrides), str(args.config))
+            config = configs.read(args.config, args.overrides)
+            configs.check(config, str(args.config), trust_code=args.trust_code)
             print(f"{args.config}: no errors")
             return 0
-        config, resume = prepare(args.config, args.overrides)
+        config, resume = prepare(args.config, args.overrides, trust_code=args.trust_code)
         if config is None:
             return 0
         from visionlab.tasks.training import run
@@ -63,30 +64,37 @@ def parser() -> argparse.ArgumentParser:
         "overrides", nargs="*", metavar="key=value", help="e.g. task.model.mask.ratio=0.6"
     )
     p.add_argument("--check", action="store_true", help="only look for errors in the config")
+    p.add_argument(
+        "--trust-code", action="store_true", help="let the config call any class by _target_"
+    )
     p.add_argument("--traceback", action="store_true", help="show where an error was raised")
     return p
 
 
-def prepare(path: Path, overrides: Sequence[str]) -> tuple[dict[str, Any] | None, Path | None]:
+def prepare(
+    path: Path, overrides: Sequence[str], *, trust_code: bool = False
+) -> tuple[dict[str, Any] | None, Path | None]:
     """The checked config, and the checkpoint to go on from if there is one.
 
     None instead of a config means that the run is finished.
     """
     if path.suffix == ".ckpt":
-        return resume_from(path, overrides)
+        return resume_from(path, overrides, trust_code=trust_code)
     config = configs.read(path, overrides)
     config.setdefault("output", f"runs/{path.stem}")
-    configs.check(config, str(path))
+    configs.check(config, str(path), trust_code=trust_code)
     return continue_if_started(config)
 
 
-def resume_from(path: Path, overrides: Sequence[str]) -> tuple[dict[str, Any], Path]:
+def resume_from(
+    path: Path, overrides: Sequence[str], *, trust_code: bool = False
+) -> tuple[dict[str, Any], Path]:
     """Config of a checkpoint with overrides; says what they change."""
     from visionlab import checkpoint
 
     saved = checkpoint.config_of(checkpoint.read(path, tensors=False), str(path))
     config = configs.override(saved, overrides)
-    configs.check(config, str(path))
+    configs.check(config, str(path), trust_code=trust_code)
     changes = configs.differences(saved, config)
     if refused := [c for c in changes if c.startswith("task.model")]:
         raise configs.ConfigError(

@@ -125,17 +125,15 @@ def _read_file(path: Path, chain: tuple[Path, ...]) -> dict[str, Any]:
 
 
 def _load_yaml(path: Path) -> dict[str, Any]:
-    import yaml
-    from omegaconf import OmegaConf
-    from omegaconf.errors import OmegaConfBaseException
+    from visionlab import yaml_files
 
     if not path.is_file():
         near = [p.name for p in path.parent.glob("*.yaml")] if path.parent.is_dir() else []
         raise ConfigError([f"no file '{path.name}' in {path.parent}. {suggest(path.name, near)}"])
     try:
-        loaded = OmegaConf.to_container(OmegaConf.load(path), resolve=False)
-    except (yaml.YAMLError, OmegaConfBaseException, UnicodeDecodeError) as error:
-        raise ConfigError([f"not readable as YAML: {_one_line(error)}"], str(path)) from error
+        loaded = yaml_files.load(path)
+    except ValueError as error:
+        raise ConfigError([f"not readable as YAML: {error}"], str(path)) from error
     if not isinstance(loaded, dict):
         raise ConfigError([f"holds a {type(loaded).__name__}; expected keys and values"], str(path))
     return {str(k): v for k, v in loaded.items()}
@@ -235,17 +233,38 @@ def _step(node: Any, key: str, path: str, *, create: bool) -> Any:
 # ---------------------------------------------------------------- checking
 
 
-def check(config: Mapping[str, Any], source: str = "the config") -> None:
+def check(
+    config: Mapping[str, Any], source: str = "the config", *, trust_code: bool = True
+) -> None:
     """Find every mistake before anything is built.
+
+    Args:
+        config: resolved.
+        source: for messages.
+        trust_code: whether ``_target_`` may name any class. False refuses it before its module is
+            imported: who runs the config is not who wrote it.
 
     Raises:
         ConfigError: unknown keys, unknown names, wrong types, missing arguments; all of one phase
             together, first those that need no import, then those that do.
     """
+    untrusted = [] if trust_code else _targets(config)
+    if untrusted:
+        raise ConfigError(untrusted, source)
     for phase in (check_names, check_signatures):
         errors = phase(config)
         if errors:
             raise ConfigError(errors, source)
+
+
+def _targets(config: Mapping[str, Any]) -> list[str]:
+    """One error for each component that names code of its own."""
+    return [
+        f"{path}: refuses to call '{node['_target_']}'; add --trust-code (in Python "
+        "trust_code=True) if you trust whoever wrote this"
+        for path, _, node in components(config)
+        if isinstance(node, Mapping) and "_target_" in node
+    ]
 
 
 def check_names(config: Mapping[str, Any]) -> list[str]:

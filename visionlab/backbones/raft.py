@@ -2,7 +2,6 @@
 
 from pathlib import Path
 
-import torch
 from torch import nn
 from torchvision.models.optical_flow import raft_large as _large
 from torchvision.models.optical_flow import raft_small as _small
@@ -31,6 +30,6 @@ def _loaded(net: nn.Module, weights: str | Path | None) -> nn.Module:
     path = Path(weights)
     if not path.is_file():
         raise FileNotFoundError(f"no such weights file: {path}")
-    state = torch.load(path, map_location="cpu", weights_only=True)
+    state = checkpoint.read(path)
     checkpoint.load_strictly(net, state, source=str(path))
     return net

@@ -13,6 +13,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from visionlab.data.arrays import ArrayImages
+from visionlab.data.npz import read_npz
 from visionlab.data.samples import (
     KINDS,
     check_label,
@@ -62,7 +63,7 @@ class PackedArchive(Dataset):
             raise ValueError(f"no kind '{kind}'. {suggest(kind, KINDS)}")
         self.kind, self._path, self._one_based = kind, need_file(path, "image archive"), one_based
         # an open npz unpacks a whole array at each access: read it once
-        with np.load(self._path) as archive:
+        with read_npz(self._path) as archive:
             self._data = {k: archive[k] for k in archive.files if not k.startswith("poly_")}
         missing = [k for k in ("jpeg", "offset", _KEY[kind]) if k not in self._data]
         if missing:

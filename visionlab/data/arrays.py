@@ -9,6 +9,8 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from visionlab.data.npz import read_npz
+
 
 class ArrayImages(Dataset[Any]):
     """uint8 images in one array.
@@ -89,7 +91,7 @@ def array_images(
     path = Path(path)
     if not path.is_file():
         raise FileNotFoundError(f"no file {path}; expected an .npz with '{images}' and '{labels}'")
-    with np.load(path) as content:
+    with read_npz(path) as content:
         for name in (images, labels):
             if name not in content:
                 raise ValueError(f"{path.name} has no array '{name}'; it has {sorted(content)}")

@@ -7,6 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from visionlab.data.npz import read_npz
 from visionlab.data.photographs import photograph_files
 from visionlab.data.samples import decode, need_samples, read_image
 
@@ -52,7 +53,7 @@ def _split(source: str) -> tuple[str, slice]:
 def _read_archive(path: Path, channels: int, chosen: slice) -> list[Tensor]:
     if not path.is_file():
         raise FileNotFoundError(f"no file {path}; expected a folder, a picture or an .npz archive")
-    with np.load(path) as archive:
+    with read_npz(path) as archive:
         if "hu" in archive:
             if channels != 1:
                 raise ValueError(f"{path.name} is a CT volume: it has one channel, not {channels}")

@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from torch.utils.data import Dataset
 
+from visionlab.data.npz import read_npz
 from visionlab.data.randomness import mix
 
 # contiguous shares of z: neighbouring slices are alike, so a random split would leak
@@ -45,7 +46,7 @@ class VolumeSlices(Dataset[Any]):
             raise FileNotFoundError(f"no file {path}; expected an .npz with a CT volume '{array}'")
         if split not in _SPLITS:
             raise ValueError(f"split is 'train', 'val' or 'test', got {split!r}")
-        with np.load(path) as content:
+        with read_npz(path) as content:
             if array not in content:
                 raise ValueError(f"{path.name} has no array '{array}'; it has {sorted(content)}")
             volume = content[array]

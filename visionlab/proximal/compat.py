@@ -126,7 +126,9 @@ def _read(source: str | Path | Mapping[str, Any]) -> dict[str, Tensor]:
     if isinstance(source, str | Path):
         if not Path(source).is_file():
             raise FileNotFoundError(f"no file {source}; expected an official LPN checkpoint")
-        loaded: Mapping[str, Any] = torch.load(source, map_location="cpu", weights_only=True)
+        from visionlab import checkpoint
+
+        loaded: Mapping[str, Any] = checkpoint.read(source)
     else:
         loaded = source
     content = loaded.get("model_state_dict", loaded)
