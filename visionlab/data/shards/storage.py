@@ -126,7 +126,8 @@ class ShardFolder:
             return call()
         last: Exception | None = None
         for attempt in range(_ATTEMPTS):
-            time.sleep(attempt**2)  # 0, 1, 4 s
+            if attempt:
+                time.sleep(attempt**2)  # 1, 4 s
             try:
                 return call()
             except FileNotFoundError:
