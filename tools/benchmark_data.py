@@ -43,13 +43,14 @@ def main() -> None:
     """Parse, measure one table, print it."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("table", choices=("reading", "decoding"))
-    parser.add_argument("--pictures", type=int, default=48)
+    parser.add_argument("--pictures", type=int, help="192 to read or 24 to decode if not given")
     parser.add_argument("--repetitions", type=int, default=9)
     args = parser.parse_args()
     torch.set_num_threads(1)
     with tempfile.TemporaryDirectory() as name:
         make = reading_table if args.table == "reading" else decoding_table
-        table = make(Path(name), args.pictures, args.repetitions)
+        count = args.pictures or (192 if args.table == "reading" else 24)
+        table = make(Path(name), count, args.repetitions)
     for figure in table.figures:
         print(f"{figure.what:60s}", *(c.cell.format(**figure.values) for c in table.columns))
     publish(table)
