@@ -184,6 +184,33 @@ def test_goes_on_after_a_kill(tmp_path, how):
     assert content(target) == content(tmp_path / "whole")
 
 
+@pytest.mark.slow
+@pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="lists processes by /proc")
+def test_no_process_stays_behind_when_the_tool_is_killed(tmp_path):
+    folder = make_folder(tmp_path / "pictures", 300)
+    command = [sys.executable, str(ROOT / "tools" / "pack.py"), str(folder), str(tmp_path / "set")]
+    options = ["--samples-per-shard", "3", "--processes", "2", "--shorter-side", "16"]
+    process = subprocess.Popen([*command, *options], stderr=subprocess.DEVNULL)
+    while not list((tmp_path / "set").glob("*.tar")) and process.poll() is None:
+        time.sleep(0.01)
+    children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+    assert len(children) >= 2
+    process.kill()
+    process.wait(60)
+    deadline = time.monotonic() + 30
+    while any(running(child) for child in children) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert not any(running(child) for child in children)
+
+
+def running(process: str) -> bool:
+    """Whether a process is there and is no zombie."""
+    try:
+        return Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+
+
 def test_a_packing_process_that_dies_is_one_clear_error():
     with pytest.raises(RuntimeError, match=r"packing process was killed .* start the same command"):
         list(packing._results(os._exit, iter(range(1, 4)), 2))

@@ -6,14 +6,16 @@ index comes last, so a folder is either complete or no packed set at all.
 
 import hashlib
 import json
+import os
 import shutil
+import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import asdict, dataclass
 from functools import partial
 from itertools import islice
-from multiprocessing import get_context
+from multiprocessing import get_context, parent_process
 from pathlib import Path
 from typing import Any
 
@@ -169,7 +171,8 @@ def _results(make: Callable[[Any], int], jobs: Iterator[Any], processes: int) ->
     if processes <= 1:
         yield from map(make, jobs)
         return
-    pool = ProcessPoolExecutor(processes, mp_context=get_context("spawn"))
+    context = get_context("spawn")
+    pool = ProcessPoolExecutor(processes, mp_context=context, initializer=_end_with_parent)
     try:
         waiting = {pool.submit(make, job) for _, job in zip(range(2 * processes), jobs)}
         while waiting:
@@ -184,6 +187,18 @@ def _results(make: Callable[[Any], int], jobs: Iterator[Any], processes: int) ->
         ) from error
     finally:
         pool.shutdown(cancel_futures=True)
+
+
+def _end_with_parent() -> None:
+    """End this process when the one that started it is killed; the pool would wait for ever."""
+    parent = parent_process()
+    assert parent is not None
+
+    def watch() -> None:
+        parent.join()
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
 
 
 def _finish(
