@@ -170,6 +170,8 @@ def test_windows_and_experts_are_built_around_the_encoder(folder):
          "no file absent.npz"),
         (["--config", "{f}/seg.yaml", "--set", "task.model.heads.c.num_classes=5"],
          "the data of 'c' have 3 classes, its head 5"),
+        (["--config", "{f}/green_0/config.yaml"],
+         "scores are for an image classifier on images .* got MaskedAutoencoder on ImageData"),
         (["--frozen", "{f}/seg.yaml"], "k-NN and probe need data of the kind 'images'"),
     ],
 )  # fmt: skip
@@ -195,6 +197,11 @@ def test_encoders_that_cannot_start_a_run(folder, tmp_path, capsys):
     torch.save({"model": {}}, weights)
     assert main(["transfer", str(weights), "--untrained", *config]) == 1
     assert "carries no config" in capsys.readouterr().err
+    checkpoint.save({"state_dict": {"model.network.weight": torch.zeros(2)}}, tmp_path / "p.ckpt")
+    assert main(["transfer", str(tmp_path / "p.ckpt"), *config]) == 1
+    error = capsys.readouterr().err
+    assert "p.ckpt does not fit the backbone of" in error
+    assert "missing cls_token" in error
     with pytest.raises(configs.ConfigError, match=r"task\.model has no backbone"):
         with_encoder({"task": {"model": {"name": "learned_proximal_network"}}}, weights, "x.yaml")
 

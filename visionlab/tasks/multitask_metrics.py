@@ -3,7 +3,7 @@
 import importlib.util
 import logging
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -116,7 +116,7 @@ class DetectionMetric(TaskMetric):
 
     def __init__(self, num_classes: int, *, masks: bool = False) -> None:
         super().__init__()
-        self.kinds = ("bbox", "segm") if masks else ("bbox",)
+        self.kinds: tuple[Literal["bbox", "segm"], ...] = ("bbox", "segm") if masks else ("bbox",)
         self.voc = AveragePrecision50(num_classes)
         backend = coco_backend()
         if backend is None:

@@ -8,6 +8,7 @@ import torch
 from lightning.fabric.utilities import move_data_to_device
 
 from visionlab.data.images import ImageData
+from visionlab.data.mixture import TaskMixture
 from visionlab.heads.classifier import ImageClassifier
 from visionlab.heads.multitask import MultiTaskModel
 from visionlab.tasks.multitask_evaluation import evaluate_task, evaluating
@@ -30,7 +31,7 @@ class Scores:
         """Rows of task, kind of task, figure, percent; the main figure of a task first.
 
         Raises:
-            TypeError: the task is neither a classifier nor a multi-task model.
+            ValueError: the task is neither a classifier nor a multi-task model.
         """
         device = task.device
         with torch.autocast(device.type, torch.bfloat16, enabled=uses_bf16(task.run_config)):
@@ -48,19 +49,29 @@ def uses_bf16(config: Mapping[str, Any] | None) -> bool:
     return str(trainer.get("precision", "")).startswith("bf16")
 
 
+def check_scorable(model: Any, data: Any) -> None:
+    """Raise unless these can be scored.
+
+    Raises:
+        ValueError: no image classifier on images, nor a multi-task model on a task mixture.
+    """
+    classifier = isinstance(model, ImageClassifier) and isinstance(data, ImageData)
+    if not classifier and not (isinstance(model, MultiTaskModel) and isinstance(data, TaskMixture)):
+        raise ValueError(
+            "scores are for an image classifier on images and for a multi-task model on a task "
+            f"mixture, got {type(model).__name__} on {type(data).__name__}"
+        )
+
+
 def score(model: Any, data: Any, split: str) -> dict[str, tuple[str, dict[str, float]]]:
     """Task -> its kind and its figures."""
-    if isinstance(model, MultiTaskModel):
-        return {
-            name: (str(model.head(name).kind), evaluate_task(model, data, name, split=split))
-            for name in data.tasks
-        }
-    if isinstance(model, ImageClassifier) and isinstance(data, ImageData):
+    check_scorable(model, data)
+    if isinstance(model, ImageClassifier):
         return {"classes": ("classification", _classifier(model, data, split))}
-    raise TypeError(
-        f"scores are for image classifiers and multi-task models, got {type(model).__name__} on "
-        f"{type(data).__name__}"
-    )
+    return {
+        name: (str(model.head(name).kind), evaluate_task(model, data, name, split=split))
+        for name in data.tasks
+    }
 
 
 @torch.no_grad()

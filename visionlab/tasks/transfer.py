@@ -26,6 +26,7 @@ from visionlab.tasks.encoders import (
 )
 from visionlab.tasks.frozen_scores import check_images, write_frozen_scores
 from visionlab.tasks.run_folder import progress
+from visionlab.tasks.scores import check_scorable
 from visionlab.tasks.tables import format_table
 
 log = logging.getLogger("visionlab")
@@ -159,6 +160,7 @@ def check_fit(task: Downstream, encoders: Sequence[Encoder]) -> None:
         check_images(data, task.source)
     for encoder in encoders:
         model = build_with(task.config, encoder, task.source)
+    check_scorable(model, data)
     for name, size in _picture_sizes(data, model).items():
         try:
             _check_size(model.backbone, size)
