@@ -304,11 +304,12 @@ def _draw(comparison: Comparison, test: "Tensor", output: Path, args: Namespace)
     from visionlab.tasks.restoration_problems import psnr
 
     count = min(3, len(test))
+    spread = [round(i * (len(test) - 1) / max(1, count - 1)) for i in range(count)]
     shown = {
-        name: (images[:count].cpu(), psnr(images[:count], test[:count]).tolist())
+        name: (images[spread].cpu(), psnr(images[spread], test[spread]).tolist())
         for name, images in comparison.images.items()
     }
-    plot_panel(test[:count].cpu(), shown, output / f"{comparison.problem.name}.png",
+    plot_panel(test[spread].cpu(), shown, output / f"{comparison.problem.name}.png",
                title=comparison.problem.title)  # fmt: skip
 
 
