@@ -36,7 +36,7 @@ def free_ports(count: int) -> list[int]:
 
 
 def on_ranks(
-    function: Callable[..., Any], *arguments: Any, ranks: int = 2, seconds: int = 200
+    function: Callable[..., Any], *arguments: Any, ranks: int = 2, seconds: int = 500
 ) -> list[Any]:
     """What ``function(rank, *arguments)`` returns in each of ``ranks`` processes.
 

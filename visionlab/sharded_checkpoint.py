@@ -22,6 +22,7 @@ import torch.distributed as dist
 import torch.distributed.checkpoint as dcp
 from torch import Tensor
 from torch.distributed.checkpoint import HuggingFaceStorageReader, HuggingFaceStorageWriter
+from torch.distributed.checkpoint.api import CheckpointException
 from torch.distributed.tensor import DTensor
 
 from visionlab import checkpoint
@@ -45,8 +46,10 @@ def save(content: Mapping[str, Any], path: Path) -> None:
             storage_writer=HuggingFaceStorageWriter(str(folder), save_distributed=True),
         )
         files = {f.name: _stamp(f) for f in folder.glob(f"shard-{dist.get_rank() + 1:05d}-*")}
-    except Exception as error:  # CheckpointException of dcp, which gathers the causes of all ranks
-        problem = " ".join(str(error).split()) or type(error).__name__
+    except CheckpointException as error:  # no Exception, and the same one on every rank
+        problem = "; ".join(f"rank {r}: {cause[0]}" for r, cause in error.failures.items())
+    except OSError as error:
+        problem = str(error)
     everywhere = _gather((problem, files))
     problems = [p for p, _ in everywhere if p]
     if not problems:
