@@ -88,7 +88,8 @@ def train_laplacian(loss: str, seed: int, steps: int) -> ProximalNetwork:
     from visionlab import config
 
     torch.manual_seed(seed)
-    task = config.build(config.read(_CONFIG)["task"], key="task")
+    configuration = config.read(_CONFIG)
+    task = config.build(configuration["task"], key="task")
     plan: ProximalMatchingSchedule = task.schedule
     if loss != "pm":
         plan = ProximalMatchingSchedule(
@@ -99,7 +100,8 @@ def train_laplacian(loss: str, seed: int, steps: int) -> ProximalNetwork:
         )
     net: ProximalNetwork = task.model
     optimizer = torch.optim.Adam(net.parameters(), lr=task.recipe.lr, betas=task.recipe.betas)
-    for i, batch in enumerate(LaplacianBatches(2000, steps, seed=seed)):
+    batch_size = configuration["data"]["batch_size"]
+    for i, batch in enumerate(LaplacianBatches(batch_size, steps, seed=seed)):
         stage = plan.at(i / steps)
         for group in optimizer.param_groups:
             group["lr"] = task.recipe.lr * stage.lr_factor
