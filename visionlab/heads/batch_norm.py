@@ -3,10 +3,11 @@
 torch's own SyncBatchNorm refuses tensors on a CPU.
 """
 
+from typing import Any
+
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
-from torch.distributed.nn.functional import all_reduce
 
 
 class GlobalBatchNorm1d(nn.BatchNorm1d):
@@ -44,6 +45,22 @@ def _moments(features: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Number of rows, mean and biased variance (D,) over all ranks, differentiable."""
     count = features.new_tensor(float(len(features)))
     dist.all_reduce(count)
-    mean = all_reduce(features.sum(0)) / count
-    variance = all_reduce((features - mean).square().sum(0)) / count
+    mean = _SumOverRanks.apply(features.sum(0)) / count
+    variance = _SumOverRanks.apply((features - mean).square().sum(0)) / count
     return count, mean, variance
+
+
+class _SumOverRanks(torch.autograd.Function):
+    """All-reduce whose gradient is the sum of the gradients of all ranks."""
+
+    @staticmethod
+    def forward(ctx: Any, value: Tensor) -> Tensor:
+        total = value.clone()
+        dist.all_reduce(total)
+        return total
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> Tensor:
+        total = gradients[0].clone()
+        dist.all_reduce(total)
+        return total
