@@ -15,6 +15,7 @@ from visionlab.tasks.curves import read_curves
 
 INFORMATION = "train/information_normalised"
 Scores = dict[str, float]
+_WRITTEN = {"top1": "top-1", "ap50": "AP50", "miou": "mIoU"}
 
 
 def last_scores(folders: Sequence[Path], metrics: Mapping[str, str]) -> Scores | None:
@@ -73,7 +74,8 @@ def comparison_table(
     figures = [Figure(what, _over_seeds(seeds), _spread(seeds)) for what, seeds in rows.items()]
     if figures:
         figures[0] = _with_claims(figures[0], figures, list(metrics), within, ahead_of)
-    cells = {task: f"{task}, {metric}" for task, metric in metrics.items()} | {"mean": "mean"}
+    cells = {task: f"{task}, {_WRITTEN.get(m, m)}" for task, m in metrics.items()}
+    cells["mean"] = "mean"
     columns = [
         Column(label, f"{{{name}:.1f}} ({{{name}_each}})", best=f"max {name}")
         for name, label in cells.items()
