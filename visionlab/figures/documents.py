@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from visionlab.figures import markdown, page, store
-from visionlab.figures.parts import PARTS, in_order
+from visionlab.figures.parts import NO_GPU, PARTS, in_order
 from visionlab.figures.record import FigureTable
 
 
@@ -41,6 +41,8 @@ def all_tables(tables: Mapping[str, FigureTable]) -> str:
         "it; `python tools/benchmark.py --quick` repeats those that need no training.", "",
         f"{sum(claims)} of {len(claims)} claims held where they were measured.",
     ]  # fmt: skip
+    if all(t.device == "cpu" for t in tables.values()):
+        lines.append(NO_GPU)
     part = ""
     for table in tables.values():
         if table.part != part:

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from visionlab.figures import markdown
 from visionlab.figures.inline import inline
-from visionlab.figures.parts import PARTS, in_order
+from visionlab.figures.parts import NO_GPU, PARTS, in_order
 from visionlab.figures.record import Figure, FigureTable
 
 _STYLE = Path(__file__).with_name("page.css")
@@ -106,12 +106,13 @@ def _header(tables: Mapping[str, FigureTable], parts: Sequence[str], runs: Seque
     count = sum(len(t.figures) for t in tables.values())
     links = [(p, PARTS.get(p, p)) for p in parts] + [(_anchor(r), f"Run {r.name}") for r in runs]
     items = "".join(f'<li><a href="#{escape(a)}">{escape(t)}</a></li>' for a, t in links)
+    gpu = "" if any(t.device == "gpu" for t in tables.values()) else f"<p>{inline(NO_GPU)}</p>\n"
     return (
         "<header>\n<h1>visionlab: results</h1>\n<p>Masks with a colour, learned proximal networks, "
         "a modular mixture of experts, and camera rotation by Hough voting.</p>\n"
         f"<p>{count} measured rows in {len(tables)} tables; {sum(held)} of {len(held)} claims held "
         "where they were measured. Each table names its command, machine and date.</p>\n"
-        f'<nav aria-label="Parts"><ul>{items}</ul></nav>\n</header>\n<main>'
+        f'{gpu}<nav aria-label="Parts"><ul>{items}</ul></nav>\n</header>\n<main>'
     )
 
 

@@ -18,6 +18,9 @@ PARTS = {
 """Part of a table's id -> heading, in the order of the README."""
 
 
+NO_GPU = "No figure was measured on a GPU: `python tools/benchmark.py --gpu` needs a CUDA device."
+
+
 def in_order(tables: Mapping[str, FigureTable]) -> dict[str, FigureTable]:
     """Tables by part, in the order of the README; parts without a heading come last."""
     parts = list(PARTS)
