@@ -4,7 +4,7 @@
 python tools/train.py configs/quickstart.yaml
 python tools/train.py configs/quickstart.yaml trainer.max_epochs=2 output=runs/short
 python tools/train.py runs/quickstart/last.ckpt
-torchrun --nproc-per-node 8 tools/train.py configs/quickstart.yaml
+torchrun --standalone --nproc-per-node 8 tools/train.py configs/quickstart.yaml
 sbatch tools/train.sbatch configs/quickstart.yaml
 """
 
