@@ -161,3 +161,71 @@ def test_export_refuses_an_existing_file_and_other_endings(tmp_path):
         checkpoint.export_encoder(vit, tmp_path / "e.bin")
     with pytest.raises(TypeError, match="no timm backbone"):
         checkpoint.export_encoder(torch.nn.Linear(2, 2), tmp_path / "l.pth")
+
+
+def test_export_replaces_nothing_that_timm_does_not_read_back(tmp_path, monkeypatch):
+    vit = create_backbone("vit", img_size=8, patch_size=4, embed_dim=6, depth=1)
+    path = tmp_path / "e.safetensors"
+    checkpoint.export_encoder(vit, path)
+    before = path.read_bytes()
+
+    def other(card, path, state):
+        raise CheckpointError("gives another tensor")
+
+    monkeypatch.setattr(checkpoint, "_verify_export", other)
+    with pytest.raises(CheckpointError, match="another tensor"):
+        checkpoint.export_encoder(vit, path, overwrite=True)
+    assert path.read_bytes() == before
+    assert {p.name for p in tmp_path.iterdir()} == {"e.safetensors", "e.safetensors.json"}
+
+
+def test_export_wants_a_mean_for_each_channel(tmp_path):
+    vit = create_backbone("vit", img_size=8, patch_size=4, embed_dim=6, depth=1)
+    with pytest.raises(ValueError, match="mean has 1 numbers, the encoder 3 channels"):
+        checkpoint.export_encoder(vit, tmp_path / "e.pth", mean=(0.5,))
+
+
+# ---------------------------------------------------------------- damage
+
+
+def test_every_bit_flip_is_found_or_changes_nothing(saved):
+    """torch.load alone would let nearly all of them through."""
+    import random
+
+    good, rng = checkpoint.read(saved)["state_dict"], random.Random(0)
+    data, silent = saved.read_bytes(), 0
+    for _ in range(60):
+        changed = bytearray(data)
+        changed[rng.randrange(len(data))] ^= 1 << rng.randrange(8)
+        saved.write_bytes(changed)
+        try:
+            found = checkpoint.read(saved)["state_dict"]
+        except CheckpointError:
+            continue
+        assert found.keys() == good.keys()
+        assert all(torch.equal(v, good[k]) for k, v in found.items())
+        silent += 1
+    assert silent < 30
+
+
+def test_a_damaged_checkpoint_names_the_one_before_it(model, tmp_path):
+    last, earlier = tmp_path / "last.ckpt", tmp_path / checkpoint.PREVIOUS
+    checkpoint.save({"state_dict": {}}, last)
+    last.write_bytes(last.read_bytes()[:-30])
+    with pytest.raises(CheckpointError, match="run again from the start"):
+        checkpoint.read(last)
+    checkpoint.save({"state_dict": {}}, earlier)
+    with pytest.raises(CheckpointError, match=rf"resume from {earlier}"):
+        checkpoint.read(last)
+
+
+def test_the_replaced_file_keeps_its_other_name(tmp_path):
+    from visionlab import atomic
+
+    for text in ("one", "two", "three"):
+        with atomic.replacing(tmp_path / "f", keep=tmp_path / "before") as file:
+            file.write(text.encode())
+    assert [(tmp_path / n).read_text() for n in ("before", "f")] == ["two", "three"]
+    (tmp_path / ".f.123.part").touch()
+    atomic.remove_leftovers(tmp_path)
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["before", "f"]

@@ -5,6 +5,7 @@ and holds, beside ``state_dict``, ``visionlab = {"format", "version", "config"}`
 """
 
 import json
+import tempfile
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -274,6 +275,8 @@ def export_encoder(
     Raises:
         FileExistsError: ``path`` exists and ``overwrite`` is False.
         TypeError: the model has no timm backbone.
+        ValueError: ``mean`` or ``std`` of another length than the channels.
+        CheckpointError: timm does not read the file back as it is; nothing is replaced.
 
     Returns:
         The path of the side-car.
@@ -289,11 +292,15 @@ def export_encoder(
     if not hasattr(backbone, "pretrained_cfg") and not hasattr(backbone, "patch_embed"):
         raise TypeError(f"{type(model).__name__} has no timm backbone to export")
     state = {k: v.detach().cpu().contiguous() for k, v in backbone.state_dict().items()}
-    _write_state(state, path)
     card = _card(backbone, timm_name, mean, std)
     sidecar = path.with_name(path.name + ".json")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.name}.") as scratch:
+        new = Path(scratch) / path.name
+        _write_state(state, new)
+        _verify_export(card, new, state)  # what stood under the name stays until this holds
+        new.replace(path)
     atomic.write_text(json.dumps(card, indent=2), sidecar)
-    _verify_export(card, path, state)
     return sidecar
 
 
@@ -320,6 +327,11 @@ def _card(backbone: Any, name: str | None, mean: Any, std: Any) -> dict[str, Any
         "class_token": getattr(backbone, "cls_token", None) is not None,
         "reg_tokens": int(getattr(backbone, "num_reg_tokens", 0)),
     }
+    for what, values in (("mean", mean), ("std", std)):
+        if values is not None and len(values) != arguments["in_chans"]:
+            raise ValueError(
+                f"{what} has {len(values)} numbers, the encoder {arguments['in_chans']} channels"
+            )
     architecture = name or cfg.get("architecture") or "vit_base_patch16_224"
     return {
         "timm_name": architecture,

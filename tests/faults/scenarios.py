@@ -11,7 +11,7 @@ from tests.tasks.multitask_fixture import write_archives
 
 TASKS = ("pretraining", "probing", "finetuning", "proximal", "multitask", "rotation")
 TRAINER = {"accelerator": "cpu", "devices": 1, "log_every_n_steps": 1, "num_sanity_val_steps": 0,
-           "checkpoint_every_n_steps": 3, "enable_model_summary": False,
+           "checkpoint_every_n_steps": 2, "enable_model_summary": False,
            "enable_progress_bar": False}  # fmt: skip
 VIT = {"name": "vit", "img_size": 8, "patch_size": 2, "embed_dim": 12, "depth": 2}
 
@@ -29,6 +29,7 @@ def write_data(folder: Path) -> None:
         Image.fromarray(picture).save(path)
     write_archives(folder)
     write_sequences(folder / "sequences")
+    write_shards(folder / "images", folder / "packed")
 
 
 def write_sequences(root: Path) -> None:
@@ -43,21 +44,36 @@ def write_sequences(root: Path) -> None:
         )
 
 
-def config(task: str, data: Path, output: Path) -> dict[str, Any]:
-    """Resolved config of one run; about 15 steps in 3 epochs."""
+def write_shards(images: Path, target: Path) -> None:
+    """The images in five shards."""
+    from visionlab.data.shards import pack
+    from visionlab.data.shards.sources import image_folder
+
+    pack(image_folder(images), target, samples_per_shard=8)
+
+
+def config(
+    task: str, data: Path, output: Path, *, workers: int = 0, nonfinite_limit: int | None = None
+) -> dict[str, Any]:
+    """Resolved config of one run; about 10 steps in 2 epochs."""
     if task == "multitask":
         made = multitask(data, output)
-        made["trainer"] |= TRAINER | {"max_epochs": 4}
-        return made
-    made = {
-        "seed": 3,
-        "output": str(output),
-        "task": SECTIONS[task],
-        "data": sources(task, data),
-        "trainer": TRAINER | {"max_epochs": 3},
-    }
+        made["trainer"] |= TRAINER | {"max_epochs": 3}
+    else:
+        section = SECTIONS["pretraining" if task == "shards" else task]
+        made = {
+            "seed": 3,
+            "output": str(output),
+            "task": dict(section),
+            "data": sources(task, data),
+            "trainer": TRAINER | {"max_epochs": 2},
+        }
     if task == "rotation":
         made["evaluations"] = [{"name": "rotation_errors"}]
+    if workers:
+        made["data"]["num_workers"] = workers
+    if nonfinite_limit is not None:
+        made["task"]["nonfinite_limit"] = nonfinite_limit
     return made
 
 
@@ -69,8 +85,14 @@ def sources(task: str, data: Path) -> dict[str, Any]:
         return {"name": "paths", "root": str(data / "sequences"), "pattern": "*"}
     arrays = {"name": "array_images", "path": str(data / "images.npz")}
     folder = {"name": "image_folder", "root": str(data / "images")}
-    datasets = {"train": folder} if task == "pretraining" else {"train": arrays, "val": arrays}
-    return {"name": "images", "datasets": datasets, "batch_size": 8}
+    shards = {"name": "image_shards", "root": str(data / "packed")}
+    datasets = {"pretraining": {"train": folder}, "shards": {"train": shards}}
+    return {
+        "name": "images",
+        "datasets": datasets.get(task, {"train": arrays, "val": arrays}),
+        "batch_size": 8,
+        "unreadable_limit": 0,
+    }
 
 
 SECTIONS: dict[str, Any] = {

@@ -1,5 +1,6 @@
 """Loader processes: deaf to signals that are meant for the run, and named when they die."""
 
+import multiprocessing
 import os
 import signal
 import threading
@@ -21,8 +22,10 @@ def shield(worker: int) -> None:
 
 
 def _end_when_the_parent_asks() -> None:
+    parent = multiprocessing.parent_process()  # getppid() is a fork server, where there is one
     while True:
-        if signal.sigwaitinfo({signal.SIGTERM}).si_pid == os.getppid():
+        asked = signal.sigwaitinfo({signal.SIGTERM}).si_pid
+        if parent is None or asked == parent.pid:
             os._exit(0)
 
 
