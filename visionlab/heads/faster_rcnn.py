@@ -1,8 +1,9 @@
 """Two-stage detection, with instance masks on request: torchvision's Faster and Mask R-CNN."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from timm.layers import LayerNorm2d
@@ -100,6 +101,8 @@ class FasterRCNNHead(nn.Module):
 
     def loss(self, outputs: PyramidOutput, batch: dict) -> LossSum:
         """Proposal, box and mask losses: torchvision's means times the number of pictures."""
+        if self.masks:
+            need_masks(batch)
         targets = training_targets(batch, first_label=1)
         with _mode(self.rpn, True), _mode(self.roi_heads, True):
             proposals, rpn_losses = self.rpn(outputs.images, outputs.levels, targets)
@@ -124,6 +127,19 @@ class FasterRCNNHead(nn.Module):
                 pasted = paste_masks_in_image(prediction["masks"], prediction["boxes"], shape)
                 prediction["masks"] = pasted[:, 0] > 0.5
         return found
+
+
+def need_masks(batch: Mapping[str, Any]) -> None:
+    """Raise unless a batch carries instance masks.
+
+    Raises:
+        ValueError: it does not.
+    """
+    if "masks" not in batch:
+        raise ValueError(
+            "the head predicts instance masks, the data carry none; read them (masks: true of "
+            "the reader), or set the head's masks=false"
+        )
 
 
 def _anchors(patch_size: int, scales: Sequence[float]) -> AnchorGenerator:

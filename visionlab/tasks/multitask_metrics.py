@@ -15,6 +15,7 @@ from visionlab.heads.average_precision import (
     detection_rows,
     object_rows,
 )
+from visionlab.heads.faster_rcnn import need_masks
 
 log = logging.getLogger("visionlab")
 
@@ -165,11 +166,7 @@ def _add_masks(
     batch: Mapping[str, Any],
 ) -> None:
     """Masks of predictions and objects, both on the extent of the picture without its padding."""
-    if "masks" not in batch:
-        raise ValueError(
-            "the head predicts instance masks, the data carry none; read them (masks: true of "
-            "the reader), or set the head's masks=false"
-        )
+    need_masks(batch)
     for one, predicted, target, masks in zip(found, prediction, real, batch["masks"]):
         one["masks"] = predicted["masks"].bool()
         height, width = one["masks"].shape[-2:]
