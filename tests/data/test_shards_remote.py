@@ -150,6 +150,29 @@ def test_a_missing_or_short_remote_shard_is_one_clear_error(remote, tmp_path, ca
     assert not list(tmp_path.glob(".*.part"))
 
 
+def test_what_is_missing_is_asked_for_once(remote, tmp_path, caplog, monkeypatch):
+    monkeypatch.setattr(storage.time, "sleep", lambda seconds: pytest.fail("waited for nothing"))
+    remote.rm("/bucket/set/shard-00000.tar")
+    dataset = ImageShards(URL, cache=str(tmp_path))
+    with pytest.raises(DamagedDataError, match="is missing") as caught:
+        dataset.shards[0]
+    assert type(caught.value) is DamagedDataError
+
+
+def test_a_transfer_that_breaks_off_is_tried_again(packed, remote, tmp_path, monkeypatch):
+    original, calls = ShardFolder._check_size, []
+
+    def short_at_first(self, part, size):
+        calls.append(part.name)
+        return original(self, part, size - 1 if len(calls) == 1 else size)
+
+    folder = ShardFolder(URL, cache=tmp_path)
+    part = folder.index().shards[2]
+    monkeypatch.setattr(ShardFolder, "_check_size", short_at_first)
+    assert folder.fetch(part).read_bytes() == (packed / part.name).read_bytes()
+    assert len(calls) == 2
+
+
 def test_a_changed_remote_shard_never_enters_the_cache(remote, tmp_path):
     path = "/bucket/set/shard-00003.tar"
     data = bytearray(remote.cat_file(path))

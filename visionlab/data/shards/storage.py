@@ -26,6 +26,10 @@ _ATTEMPTS = 3
 _LOCK_TIMEOUT_S = 1800.0  # past any download of one shard: a bound, so that nothing waits forever
 
 
+class _TransferError(DamagedDataError):
+    """What arrived is not what was packed: worth another attempt."""
+
+
 class ShardFolder:
     """The folder of a packed set.
 
@@ -132,13 +136,17 @@ class ShardFolder:
                 return call()
             except FileNotFoundError:
                 raise
+            except DamagedDataError as error:
+                if not isinstance(error, _TransferError):
+                    raise  # a shard that is not what it should be, or was tried often enough
+                last = error
             except Exception as error:  # each backend raises its own kinds
                 if isinstance(error, OSError) and _is_full(error):
                     raise
                 log.info("reading %s failed: %s", self.place(name), _short(error))
                 last = error
-        if isinstance(last, DamagedDataError):
-            raise last
+        if isinstance(last, _TransferError):
+            raise DamagedDataError(str(last)) from last
         raise DamagedDataError(
             f"{self.place(name)} could not be read in {_ATTEMPTS} attempts ({_short(last)}); "
             "look at the connection and at storage_options, then start the same command again"
@@ -220,9 +228,12 @@ class ShardFolder:
                 digest.update(chunk)
                 size += len(chunk)
                 target.write(chunk)
-            self._check_size(part, size)
+            try:
+                self._check_size(part, size)
+            except DamagedDataError as error:
+                raise _TransferError(str(error)) from error
             if digest.hexdigest() != part.sha256:
-                raise DamagedDataError(
+                raise _TransferError(
                     f"{self.place(part.name)} is damaged: its SHA-256 is not that of {INDEX}; "
                     "copy it there again (tools/pack.py --verify names all damaged files)"
                 )
