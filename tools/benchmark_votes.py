@@ -210,7 +210,8 @@ def batch(*, seed: int, repeats: int) -> list[Figure]:
         one, two = (fastest(partial(call, n), 5 * repeats) for n in (1, 2))
         values = {"one": one / frames, "two": two / frames, "scaling": one / two}
         print(f"batch {label}:", " ".join(f"{k} {v:.3f}" for k, v in values.items()), flush=True)
-        claims = [at_least("scaling", 1.8)]
+        # one thread runs a batch frame by frame: only the vote is the same kernel on both
+        claims = [at_least("scaling", 1.8)] if label == "vote" else []
         figures.append(Figure(f"{label}, {frames} frames", values, claims=claims))
     return figures
 
@@ -227,7 +228,9 @@ def batch_table(figures: list[Figure]) -> FigureTable:
             Column("faster", "{scaling:.2f}x"),
         ],
         figures=figures,
-        note="Wall time, fastest of many; two threads need two idle cores.",
+        note="Wall time, fastest of many; two threads need two idle cores. The vote is one kernel "
+        "on both. A call runs frame by frame on one thread and as one kernel over whole frames on "
+        "two, which saves more than the second core gives: no scaling.",
         units={"one": "ms", "two": "ms"},
     )
 

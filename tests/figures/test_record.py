@@ -32,7 +32,7 @@ def test_a_claim_about_a_missing_number_is_no_claim_that_holds():
     [
         ("id", "name", "a table's id is 'part.name', got 'name'"),
         ("device", "tpu", "device is cpu or gpu, got 'tpu'"),
-        ("source", "guessed", "source is 'measured' or 'run folder': 'guessed'"),
+        ("source", "guessed", "source is one of measured, run folder, transcribed: 'guessed'"),
         ("figures", [Figure("a", {}), Figure("a", {})], "two rows have the same name"),
     ],
 )

@@ -70,19 +70,19 @@ def test_the_report_says_what_held_what_failed_and_what_was_not_repeated(
     status = report.run(options, program, ["toy 1", "toy fail"])
     assert status == 1
     text = (tmp_path / "out" / "table.md").read_text()
-    assert "Claims that hold on this machine: 0 of 1 measured now." in text
+    assert "Claims that hold on this machine: 1 of 2 measured now." in text
     assert "FAILED (exit status 3): toy fail" in text
     assert "ms at most 1: **does not hold**" in text
     assert "## CPU: not repeated here, read from figures/" in text
     assert "facebookresearch/mae" in text.split("Absent: ")[1].splitlines()[0]
     data = json.loads((tmp_path / "out" / "table.json").read_text())
-    assert [r["id"] for r in data["measured now"]] == ["masking.toy.ours"]
+    assert [r["id"] for r in data["measured now"]] == ["masking.toy.ours", "start.quick.--quick"]
     assert "masking.draws.green" in [r["id"] for r in data["not repeated"]]
     page = (tmp_path / "out" / "index.html").read_text()
     assert "Toy" in page
     again = report.run(options, program, ["toy 2"])
     assert again == 0
-    assert "1 of 1 measured now" in (tmp_path / "out" / "table.md").read_text()
+    assert "2 of 2 measured now" in (tmp_path / "out" / "table.md").read_text()
 
 
 def test_the_gpu_section_says_that_it_needs_one(program, tmp_path, monkeypatch, capsys):

@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from pathlib import Path
 
+from visionlab.atomic import write_text
 from visionlab.figures import markdown, page, store
 from visionlab.figures.parts import NO_GPU, PARTS, in_order
 from visionlab.figures.record import FigureTable
@@ -26,7 +27,7 @@ def refresh(root: Path) -> list[Path]:
     changed = []
     for path, text in made(root).items():
         if not path.is_file() or path.read_text(encoding="utf-8") != text:
-            path.write_text(text, encoding="utf-8")
+            write_text(text, path)
             changed.append(path)
     return changed
 

@@ -9,7 +9,7 @@ import string
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from visionlab.figures.record import Column, Figure, FigureTable, Value
+from visionlab.figures.record import SOURCES, Column, Figure, FigureTable, Value
 from visionlab.registry import suggest
 
 _MARKED = re.compile(
@@ -107,7 +107,8 @@ def provenance(table: FigureTable, *, full: bool) -> str:
     versions = ", ".join(f"{k} {v}" for k, v in table.versions.items() if k != "python")
     taken = ", ".join(x for x in (table.machine, versions, table.date) if x)
     if full and taken:
-        parts.append(f"({taken})")
+        kept = "" if table.source == "measured" else f"; {SOURCES[table.source]}"
+        parts.append(f"({taken}{kept})")
     return " ".join(parts)
 
 

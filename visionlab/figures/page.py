@@ -12,10 +12,11 @@ from dataclasses import dataclass
 from html import escape
 from pathlib import Path
 
+from visionlab.atomic import write_text
 from visionlab.figures import markdown
 from visionlab.figures.inline import inline
 from visionlab.figures.parts import NO_GPU, PARTS, in_order
-from visionlab.figures.record import Figure, FigureTable
+from visionlab.figures.record import SOURCES, Figure, FigureTable
 
 _STYLE = Path(__file__).with_name("page.css")
 _TYPES = {".png": "image/png", ".jpg": "image/jpeg", ".svg": "image/svg+xml"}
@@ -46,8 +47,7 @@ def write_page(
         runs: run folders whose pictures and results are shown too.
     """
     path = Path(folder) / "index.html"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(page_text(tables, pictures=pictures, runs=runs), encoding="utf-8")
+    write_text(page_text(tables, pictures=pictures, runs=runs), path)
     return path
 
 
@@ -186,8 +186,8 @@ def _provenance(table: FigureTable) -> str:
         parts.append(f"<p><code>{escape(table.command)}</code></p>")
     versions = ", ".join(f"{k} {v}" for k, v in table.versions.items())
     taken = ", ".join(x for x in (table.machine, versions, table.date) if x)
-    kept = " Read from what a training run wrote." if table.source == "run folder" else ""
-    parts.append(f"<p>{escape(table.device.upper())}. {escape(taken)}.{kept}</p>")
+    source = escape(SOURCES[table.source].capitalize())
+    parts.append(f"<p>{escape(table.device.upper())}. {escape(taken)}. {source}.</p>")
     return f'<div class="from">{"".join(parts)}</div>'
 
 

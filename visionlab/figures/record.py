@@ -11,6 +11,13 @@ from typing import Any
 
 Value = float | int | str
 
+SOURCES = {
+    "measured": "published by the command",
+    "run folder": "published by the command, from what trainings wrote",
+    "transcribed": "copied by hand from what the command printed, in an earlier session",
+}
+"""Where the values of a table come from."""
+
 _OPERATORS = {"<=": operator.le, ">=": operator.ge, "<": operator.lt, ">": operator.gt}
 _WORDS = {"<=": "at most", ">=": "at least", "<": "below", ">": "above"}
 
@@ -102,7 +109,7 @@ class FigureTable:
     units: Mapping[str, str] = field(default_factory=dict)
     device: str = "cpu"
     source: str = "measured"
-    """``measured`` by the command itself, or ``run folder``: read from what a training wrote."""
+    """One of `SOURCES`."""
     command: str = ""
     machine: str = ""
     versions: Mapping[str, str] = field(default_factory=dict)
@@ -113,8 +120,8 @@ class FigureTable:
             raise ValueError(f"a table's id is 'part.name', got {self.id!r}")
         if self.device not in ("cpu", "gpu"):
             raise ValueError(f"{self.id}: device is cpu or gpu, got {self.device!r}")
-        if self.source not in ("measured", "run folder"):
-            raise ValueError(f"{self.id}: source is 'measured' or 'run folder': {self.source!r}")
+        if self.source not in SOURCES:
+            raise ValueError(f"{self.id}: source is one of {', '.join(SOURCES)}: {self.source!r}")
         rows = [f.what for f in self.figures]
         if len(set(rows)) != len(rows):
             raise ValueError(f"{self.id}: two rows have the same name")
@@ -179,7 +186,7 @@ def table_to_json(table: FigureTable) -> dict[str, Any]:
         "machine",
         "date",
     )
-    out: dict[str, Any] = {k: getattr(table, k) for k in (*simple, "date") if getattr(table, k)}
+    out: dict[str, Any] = {k: getattr(table, k) for k in simple if getattr(table, k)}
     for name in ("units", "versions"):
         if getattr(table, name):
             out[name] = dict(getattr(table, name))

@@ -17,8 +17,9 @@ from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path
 
+from visionlab.atomic import write_text
 from visionlab.figures import collector, markdown, page, store
-from visionlab.figures.record import FigureTable
+from visionlab.figures.record import Column, Figure, FigureTable, at_most
 
 # peer -> module; facebookresearch/mae is no package: --mae-repo names a checkout
 PEERS = {
@@ -66,16 +67,15 @@ def run(
     for old in fresh.glob("*.json"):  # of an earlier report; only what is measured now counts
         old.unlink()
     outcomes = [_measure(step, program, fresh, options.mae_repo) for step in chosen]
+    store.write_tables(fresh, [cost_table(outcomes, device, complete=len(chosen) == len(plan))])
     committed = store.read_folder(options.figures or root / "figures")
     taken = store.read_folder(fresh) if fresh.is_dir() else {}
     text = report_text(taken, committed, outcomes, device, mae=options.mae_repo is not None)
-    (output / "table.md").write_text(text, encoding="utf-8")
+    write_text(text, output / "table.md")
     records = [r for table in taken.values() for r in table.records()]
     rest = [r for k, t in committed.items() if k not in taken for r in t.records()]
     data = {"measured now": records, "not repeated": rest, "peers": peers(options.mae_repo)}
-    (output / "table.json").write_text(
-        json.dumps(data, indent=1, ensure_ascii=False) + "\n", encoding="utf-8"
-    )
+    write_text(json.dumps(data, indent=1, ensure_ascii=False) + "\n", output / "table.json")
     shown = {**committed, **taken}
     written = page.write_page(output, shown, pictures=root / "pictures", runs=options.runs)
     print(text.split("\n## ", 1)[0])
@@ -98,6 +98,27 @@ def _measure(step: str, program: Path, folder: Path, mae_repo: Path | None) -> O
     spent = time.perf_counter() - start
     print(f"  {spent:.0f} s" + (f", exit status {status}" if status else ""), flush=True)
     return Outcome(step, spent, _cpu_of_children() - used, status)
+
+
+def cost_table(outcomes: Sequence[Outcome], device: str, *, complete: bool) -> FigureTable:
+    """What the report itself costs; claimed of the whole plan on a CPU."""
+    minutes, cpu = (sum(x) / 60 for x in zip(*((o.seconds, o.cpu_seconds) for o in outcomes)))
+    mode = "gpu" if device == "gpu" else "quick"
+    claims = [at_most("minutes", 10)] if complete and mode == "quick" else []
+    values = {"minutes": minutes, "cpu": cpu, "sections": len(outcomes)}
+    return collector.measured(
+        f"start.{mode}",
+        f"The whole benchmark, --{mode}",
+        head="what",
+        columns=[
+            Column("minutes", "{minutes:.1f}"),
+            Column("CPU minutes", "{cpu:.1f}"),
+            Column("sections", "{sections}"),
+        ],
+        figures=[Figure(f"--{mode}", values, claims=claims)],
+        units={"minutes": "min", "cpu": "min CPU time"},
+        device=device,
+    ).changed(command=f"python tools/benchmark.py --{mode}")
 
 
 def _cpu_of_children() -> float:

@@ -4,6 +4,7 @@ import json
 from collections.abc import Iterable
 from pathlib import Path
 
+from visionlab.atomic import write_text
 from visionlab.figures.record import FigureTable, table_from_json, table_to_json
 
 
@@ -56,10 +57,7 @@ def write_tables(folder: str | Path, tables: Iterable[FigureTable]) -> list[Path
 
 
 def _write(path: Path, tables: Iterable[FigureTable]) -> Path:
-    text = _dump([table_to_json(t) for t in tables])
-    part = path.with_name(f".{path.name}.part")
-    part.write_text(text, encoding="utf-8")
-    part.replace(path)
+    write_text(_dump([table_to_json(t) for t in tables]), path)
     return path
 
 
