@@ -58,7 +58,7 @@ def opcodes(pwned: Path) -> dict[str, bytes]:
     text = f"open({str(pwned)!r}, 'w')".encode()
     command = f"touch {pwned}".encode()
     return {
-        "reduce": pickle.dumps({"state_dict": Calls(eval, text.decode())}),
+        "reduce": pickle.dumps({"state_dict": Calls(eval, text.decode())}, protocol=2),
         "global": b"cposix\nsystem\n(V" + command + b"\ntR.",
         "stack_global": b"\x80\x04\x8c\x08builtins\x8c\x04eval\x93\x8c"
         + bytes([len(text)]) + text + b"\x85R.",
@@ -80,6 +80,7 @@ def archive(data: bytes, path: Path) -> Path:
 
 @pytest.mark.parametrize("name", list(opcodes(Path("x"))))
 @pytest.mark.parametrize("zipped", [True, False])
+@pytest.mark.filterwarnings("ignore:Detected pickle protocol")
 def test_no_opcode_of_a_pickle_runs(name, zipped, pwned, tmp_path):
     data, path = opcodes(pwned)[name], tmp_path / "evil.ckpt"
     archive(data, path) if zipped else path.write_bytes(data)
@@ -105,7 +106,8 @@ def test_members_that_leave_the_folder_are_written_nowhere(pwned, tmp_path):
     with zipfile.ZipFile(folder / "m.ckpt", "a") as file:
         file.writestr("../../pwned", b"x")
         file.writestr(str(pwned), b"x")
-    assert torch.equal(checkpoint.read(folder / "m.ckpt")["state_dict"]["w"], torch.ones(2))
+    with pytest.raises(CheckpointError, match="not in a subdirectory"):
+        checkpoint.read(folder / "m.ckpt")
     assert sorted(p.name for p in tmp_path.rglob("*")) == ["deep", "er", "m.ckpt"]
 
 

@@ -155,7 +155,10 @@ def untrained(task: Any) -> nn.Module:
     """The task's model as it was before the first step: same config, same seed."""
     if task.run_config is None:
         raise ValueError("the task has no run_config; run it through visionlab.tasks.training")
-    node = copy.deepcopy(task.run_config["task"]["model"])
+    section = task.run_config["task"]
+    if "model" not in section:
+        raise ValueError(f"the task '{section.get('name')}' has no encoder whose features to judge")
+    node = copy.deepcopy(section["model"])
     seed_all(task.seed)
     return configs.build(node, key="model").to(next(task.model.parameters()).device)
 
