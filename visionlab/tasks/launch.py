@@ -78,6 +78,28 @@ def _plugins() -> list[Any]:
     return [SLURMEnvironment(auto_requeue=False)] if SLURMEnvironment.detect() else []
 
 
+def meet_again(device: torch.device) -> None:
+    """After torchrun has started the ranks again, meet where the attempt before left no traces.
+
+    torchrun keeps one store over all attempts, and torch 2.14 no longer tells them apart in it: the
+    ranks would wait for addresses of dead processes. Lightning takes the group as it finds it.
+    """
+    attempt = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
+    if attempt == "0" or os.environ.get("TORCHELASTIC_USE_AGENT_STORE") != "True":
+        return
+    world = int(os.environ["WORLD_SIZE"])
+    store = dist.TCPStore(
+        os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"]), world, is_master=False
+    )
+    dist.init_process_group(
+        "nccl" if device.type == "cuda" else "gloo",
+        store=dist.PrefixStore(f"visionlab/attempt_{attempt}", store),
+        rank=int(os.environ["RANK"]),
+        world_size=world,
+        device_id=device if device.type == "cuda" else None,
+    )
+
+
 def check_same_start(step: int) -> None:
     """All ranks start at the same step.
 

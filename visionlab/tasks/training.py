@@ -25,7 +25,7 @@ from visionlab.data.randomness import seed_all
 from visionlab.data.workers import explain_death
 from visionlab.tasks.base import Task
 from visionlab.tasks.curves import CurveLogger, drop_after
-from visionlab.tasks.launch import part, trainer_arguments
+from visionlab.tasks.launch import meet_again, part, trainer_arguments
 from visionlab.tasks.memory import keep_freed_memory
 from visionlab.tasks.saving import AtomicCheckpointIO, Saving
 from visionlab.tasks.sharding import checkpoint_activations, is_sharded, whole_state
@@ -92,6 +92,7 @@ def _run(config: Mapping[str, Any], resume: Path | None, stop: StopSignals) -> P
         validate=has_validation(data),
         unused_parameters=task.unused_parameters,
     )
+    meet_again(trainer.strategy.root_device)
     if trainer.is_global_zero:
         begin_folder(config, output, resume)
         log.info("%s on %s, into %s", config["task"]["name"], device_name(trainer), output)
