@@ -8,6 +8,7 @@ torch.distributed.checkpoint writes and reads the shards, also on another number
 its safetensors storage: its own format keeps the metadata in a pickle, which runs code on loading.
 """
 
+import logging
 import re
 import shutil
 import uuid
@@ -26,6 +27,8 @@ from torch.distributed.checkpoint.api import CheckpointException
 from torch.distributed.tensor import DTensor
 
 from visionlab import checkpoint
+
+log = logging.getLogger("visionlab")
 
 Place = list[str | int]
 
@@ -71,9 +74,13 @@ def _finish(path: Path, folder: Path, content: Mapping[str, Any]) -> list[str]:
     earlier = path.with_name(checkpoint.PREVIOUS)
     try:
         checkpoint.save(content, path, keep=earlier if path != earlier else None)
-        kept = checkpoint.read(earlier, tensors=False) if earlier.is_file() else {}
     except OSError as error:
         return [str(error)]
+    try:  # from here on the new checkpoint is in place
+        kept = checkpoint.read(earlier, tensors=False) if earlier.is_file() else {}
+    except (OSError, checkpoint.CheckpointError) as error:
+        log.warning("older shards in %s are left alone: %s", path.parent, error)
+        return []
     used = {folder.name, kept.get("shards", {}).get("folder")}
     for old in path.parent.glob(f"{path.name}.shards-*"):
         if old.name not in used:
@@ -190,7 +197,11 @@ def _stamp(file: Path) -> list[int]:
 def _damage(file: Path, stamp: Sequence[int]) -> str:
     if not file.is_file():
         return f"{file.name} is missing"
-    return "" if _stamp(file) == list(stamp) else f"{file.name} is truncated or damaged"
+    try:
+        whole = _stamp(file) == list(stamp)
+    except OSError as error:  # told to all ranks: one that raised alone would leave them waiting
+        return f"{file.name} cannot be read ({error.strerror or error})"
+    return "" if whole else f"{file.name} is truncated or damaged"
 
 
 def _raise_if(problems: Sequence[str], path: Path) -> None:
@@ -212,10 +223,26 @@ def _gather(value: Any) -> list[Any]:
 
 
 def _on_first(function: Callable[[], Any]) -> Any:
-    """What ``function`` returns on rank 0, where alone it is called."""
-    box = [function() if dist.get_rank() == 0 else None]
+    """What ``function`` returns on rank 0, where alone it is called.
+
+    Raises:
+        Exception: what it raised there; on the other ranks a RuntimeError that tells it.
+    """
+    value: Any = None
+    failure: Exception | None = None
+    if dist.get_rank() == 0:
+        try:
+            value = function()
+        except Exception as error:  # raised below, when nobody waits any longer
+            failure = error
+    box = [(value, failure and f"{type(failure).__name__}: {failure}")]
     dist.broadcast_object_list(box, src=0)
-    return box[0]
+    if failure is not None:
+        raise failure
+    value, told = box[0]
+    if told:
+        raise RuntimeError(f"rank 0 failed while a checkpoint was written: {told}")
+    return value
 
 
 def _quietly(function: Callable[..., Any], *args: Any, **kwargs: Any) -> None:
