@@ -9,6 +9,7 @@ arms of a table run in turn; rates are of CPU time, so that other programs distu
 """
 
 import argparse
+import math
 import statistics
 import tempfile
 import warnings
@@ -150,7 +151,7 @@ def decoding_table(place: Path, count: int, repetitions: int) -> FigureTable:
         columns=[
             Column("kB a picture", "{kb:.0f}"),
             Column("images/s and core", "{rate:.0f}"),
-            Column("cores for one H100 at ViT-S", "{cores:.0f}"),
+            Column("cores for one H100 at ViT-S", "{cores}"),
         ],
         figures=[
             _decoding_figure(name, times, next(v for k, v in sizes.items() if name.startswith(k)))
@@ -185,7 +186,7 @@ def _decoding_figure(name: str, times: Sequence[float], pictures: Sequence[bytes
     values = {
         "kb": float(np.mean([len(d) for d in pictures])) / 1e3,
         "rate": rate,
-        "cores": VIT_S_IMAGES_PER_S / rate,
+        "cores": math.ceil(VIT_S_IMAGES_PER_S / rate),
     }
     spread = {"rate": [len(pictures) / max(times), len(pictures) / min(times)]}
     return Figure(name, values, spread=spread)
