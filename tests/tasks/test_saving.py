@@ -4,6 +4,7 @@ import copy
 import os
 import signal
 from pathlib import Path
+from types import SimpleNamespace
 
 import lightning as L
 import pytest
@@ -11,7 +12,7 @@ import torch
 
 from visionlab import checkpoint
 from visionlab.tasks import saving, stopping, training
-from visionlab.tasks.curves import CurveLogger, read_curves
+from visionlab.tasks.curves import CurveLogger, drop_after, read_curves
 
 pytestmark = pytest.mark.filterwarnings(
     "ignore::UserWarning", "ignore::FutureWarning", "ignore::DeprecationWarning"
@@ -136,3 +137,83 @@ def test_rows_written_ahead_are_not_written_again(tmp_path):
 def test_validation_follows_only_where_there_is_one():
     trainer = L.Trainer(logger=False, accelerator="cpu", limit_val_batches=0)
     assert not saving.validation_follows(trainer, 0)
+
+
+def at(*, epoch: int = 0, last: bool = False, **changed):
+    """A trainer in the middle of an epoch of eight batches, validated after every other one."""
+    settings = {"check_val_every_n_epoch": 1, "val_check_batch": 2} | changed
+    return SimpleNamespace(
+        enable_validation=True, current_epoch=epoch, is_last_batch=last,
+        fit_loop=SimpleNamespace(total_batch_idx=8 * epoch + 3), **settings,
+    )  # fmt: skip
+
+
+def test_validation_follows_only_in_epochs_that_have_one():
+    assert saving.validation_follows(at(), 1)
+    assert not saving.validation_follows(at(), 2)
+    assert saving.validation_follows(at(last=True), 2)
+    assert not saving.validation_follows(at(check_val_every_n_epoch=2), 1)
+    assert saving.validation_follows(at(check_val_every_n_epoch=2, epoch=1), 1)
+
+
+def test_validations_by_batches_of_all_epochs_or_by_the_clock():
+    over_epochs = at(check_val_every_n_epoch=None, val_check_batch=12, epoch=1)
+    assert saving.validation_follows(over_epochs, 3)  # the twelfth batch of all
+    assert not saving.validation_follows(at(val_check_batch=None), 1)
+
+
+@pytest.mark.slow
+def test_saves_that_are_due_in_epochs_without_validation_are_made(probing, monkeypatch):
+    probing["trainer"] |= {"check_val_every_n_epoch": 2, "val_check_interval": 2}
+    saved, save = [], L.Trainer.save_checkpoint
+
+    def recorded(self, *args, **kwargs):
+        saved.append(self.global_step)
+        save(self, *args, **kwargs)
+
+    monkeypatch.setattr(L.Trainer, "save_checkpoint", recorded)
+    training.run(probing)
+    assert set(saved) >= {1, 2, 3, 4, 5}
+
+
+def test_ranks_on_accelerators_agree_now_and_then():
+    def due(device: str, ranks: int) -> list[int]:
+        strategy = SimpleNamespace(root_device=torch.device(device))
+        trainer = SimpleNamespace(world_size=ranks, strategy=strategy)
+        return [step for step in range(1, 21) if saving.agreement_is_due(trainer, step)]
+
+    every_step = list(range(1, 21))
+    assert due("cuda", 1) == due("cpu", 1) == due("cpu", 2) == every_step
+    assert due("cuda", 2) == [10, 20]
+
+
+def test_curves_are_on_the_disk_before_a_checkpoint_counts_them(probing, monkeypatch):
+    events: list[str] = []
+    sync, save = CurveLogger.sync, L.Trainer.save_checkpoint
+    monkeypatch.setattr(CurveLogger, "sync", lambda self: (events.append("sync"), sync(self)))
+    monkeypatch.setattr(
+        L.Trainer, "save_checkpoint",
+        lambda self, *a, **k: (events.append("save"), save(self, *a, **k)),
+    )  # fmt: skip
+    training.run(probing)
+    assert events == ["sync", "save"] * (len(events) // 2)
+    assert events
+
+
+@pytest.mark.parametrize("left", ["", "step,met"])
+def test_a_file_of_curves_cut_within_its_header_counts_as_absent(tmp_path, left):
+    logger = CurveLogger(tmp_path / "metrics.csv")
+    logger.path.write_text(left)
+    drop_after(logger.path, 1)
+    logger.log_metrics({"train/loss": 0.5}, 1)
+    assert read_curves(logger.path) == {"train/loss": [(1, 0.5)]}
+
+
+def test_rows_of_steps_to_come_and_rows_cut_short_are_dropped(tmp_path):
+    logger = CurveLogger(tmp_path / "metrics.csv")
+    for step in range(3):
+        logger.log_metrics({"train/loss": 0.5}, step)
+    with logger.path.open("a") as file:
+        file.write("1,train/lo")
+    drop_after(logger.path, 2)
+    assert read_curves(logger.path) == {"train/loss": [(0, 0.5), (1, 0.5)]}

@@ -5,12 +5,17 @@ Rows are appended; a resumed run drops the rows that it will draw again.
 
 import csv
 import io
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from lightning.pytorch.loggers.logger import Logger
 from lightning.pytorch.utilities import rank_zero_only
+
+from visionlab import atomic
+
+_HEADER = "step,metric,value\n"
 
 
 class CurveLogger(Logger):
@@ -52,13 +57,20 @@ class CurveLogger(Logger):
         self._append(metrics, step)
         self._ahead = (step, set(metrics))
 
+    @rank_zero_only
+    def sync(self) -> None:
+        """Put the rows on the disk, before a checkpoint counts their steps as done."""
+        if self.path.exists():
+            with self.path.open("ab") as file:
+                os.fsync(file.fileno())
+
     def _append(self, metrics: Mapping[str, Any], step: int | None) -> None:
         rows = [(step, k, repr(float(v))) for k, v in metrics.items() if k != "epoch"]
         if not rows:
             return
         text = io.StringIO()
         if not self.path.exists():
-            text.write("step,metric,value\n")
+            text.write(_HEADER)
         csv.writer(text, lineterminator="\n").writerows(rows)
         self.path.parent.mkdir(parents=True, exist_ok=True)
         with self.path.open("a", encoding="utf-8") as file:
@@ -77,14 +89,15 @@ def read_curves(path: Path) -> dict[str, list[tuple[int, float]]]:
 def drop_after(path: Path, step: int) -> None:
     """Drop the rows logged at or after optimiser step ``step``: a resumed run draws them again.
 
-    A row cut short by a kill is dropped too.
+    A row cut short by a kill is dropped too, and a file without a whole header is removed.
     """
     if not path.exists():
         return
-    header, *rows = path.read_text(encoding="utf-8").splitlines(keepends=True)
+    header, *rows = path.read_text(encoding="utf-8").splitlines(keepends=True) or [""]
+    if header != _HEADER:
+        path.unlink()
+        return
     kept = [
         r for r in rows if r.endswith("\n") and r.count(",") == 2 and int(r.split(",")[0]) < step
     ]
-    part = path.with_suffix(".part")
-    part.write_text("".join([header, *kept]), encoding="utf-8")
-    part.replace(path)
+    atomic.write_text("".join([header, *kept]), path)

@@ -139,7 +139,8 @@ class MultiTaskTraining(Task):
         whole = self._pick_is_whole()
         count = loss.count if whole else over_ranks(loss.count)
         mean = loss.total / count.clamp(min=1)
-        self.log(f"train/{task}", mean.detach() if whole else over_ranks(mean))
+        if self.logs_are_due():
+            self.log(f"train/{task}", mean.detach() if whole else over_ranks(mean))
         # the mean over ranks divides by their number, though the pick is on one or on all of them
         value = self.weights(task, mean * world, float(world if whole else 1))
         if self.routing_loss is None:

@@ -16,6 +16,10 @@ from visionlab.tasks.stopping import Interrupted, StopSignals
 
 log = logging.getLogger("visionlab")
 
+# steps between two times that ranks on accelerators ask each other whether to stop: the answer has
+# to be waited for, and with it all work that is queued on the device
+_AGREE_EVERY = 10
+
 
 class AtomicCheckpointIO(TorchCheckpointIO):
     """Checkpoints that are whole or absent, and that load as plain data."""
@@ -38,7 +42,7 @@ class Saving(Checkpoint):
 
     Args:
         path: the checkpoint.
-        stop: signals that end the run; ranks agree on the step.
+        stop: signals that end the run; ranks agree on the step, on accelerators every 10 steps.
         every: steps between saves.
     """
 
@@ -79,10 +83,11 @@ class Saving(Checkpoint):
         self._step = trainer.global_step
         if validation_follows(trainer, batch_idx):
             return  # Lightning would go on behind the validation
-        stopping = self._agreed(trainer)
-        if stopping or self._step % self.every == 0:
+        due = self._step % self.every == 0
+        stopping = (due or agreement_is_due(trainer, self._step)) and self._agreed(trainer)
+        if stopping or due:
             write_ahead(trainer)
-            trainer.save_checkpoint(self.path)
+            self._save(trainer)
         if stopping:
             self._leave(trainer)
 
@@ -116,8 +121,14 @@ class Saving(Checkpoint):
         """Save the finished epoch."""
         self._save_and_leave_if_asked(trainer)
 
-    def _save_and_leave_if_asked(self, trainer: L.Trainer) -> None:
+    def _save(self, trainer: L.Trainer) -> None:
+        for logger in trainer.loggers:
+            if isinstance(logger, CurveLogger):
+                logger.sync()
         trainer.save_checkpoint(self.path)
+
+    def _save_and_leave_if_asked(self, trainer: L.Trainer) -> None:
+        self._save(trainer)
         if self._agreed(trainer):
             self._leave(trainer)
 
@@ -137,9 +148,20 @@ class Saving(Checkpoint):
 
 def validation_follows(trainer: L.Trainer, batch_idx: int) -> bool:
     """Whether a validation may come between this batch and the next."""
-    if not trainer.enable_validation:
+    epochs = trainer.check_val_every_n_epoch
+    if not trainer.enable_validation or (epochs and (trainer.current_epoch + 1) % epochs):
         return False
-    return trainer.is_last_batch or (batch_idx + 1) % trainer.val_check_batch == 0
+    # without a number of epochs, Lightning counts the batches of all of them
+    seen = batch_idx if epochs else trainer.fit_loop.total_batch_idx
+    every = trainer.val_check_batch  # None: Lightning goes by the clock
+    return trainer.is_last_batch or (every is not None and (seen + 1) % every == 0)
+
+
+def agreement_is_due(trainer: L.Trainer, step: int) -> bool:
+    """Whether ranks ask each other after this step if a signal came; one alone need not wait."""
+    if trainer.world_size == 1 or trainer.strategy.root_device.type == "cpu":
+        return True
+    return step % _AGREE_EVERY == 0
 
 
 def write_ahead(trainer: L.Trainer) -> None:

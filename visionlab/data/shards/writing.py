@@ -12,7 +12,7 @@ from typing import IO, Any
 
 from PIL import Image
 
-from visionlab.atomic import replacing
+from visionlab.atomic import replacing, write_text
 from visionlab.data.decoding import UNREADABLE
 from visionlab.data.shards.sources import Sample
 
@@ -82,9 +82,7 @@ def write_shard(
 
 def write_record(record: dict[str, Any], path: Path) -> None:
     """Keep what `write_shard` returned."""
-    part = path.with_suffix(".part")
-    part.write_text(json.dumps(record))
-    part.replace(path)
+    write_text(json.dumps(record), path)
 
 
 def encode(data: bytes, suffix: str, encoding: Encoding) -> tuple[bytes, str]:
