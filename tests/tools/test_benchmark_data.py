@@ -33,7 +33,9 @@ def test_decoding_lists_every_way(section, tmp_path):
     table = section.decoding_table(tmp_path, 2, 1)
     assert table.id == "data.decoding"
     for f in table.figures:
-        assert f.values["rate"] * f.values["cores"] == pytest.approx(section.VIT_S_IMAGES_PER_S)
+        cores = f.values["cores"]  # as few whole ones as keep up
+        assert f.values["rate"] * (cores - 1) < section.VIT_S_IMAGES_PER_S
+        assert f.values["rate"] * cores >= section.VIT_S_IMAGES_PER_S
 
 
 def test_all_decoders_give_the_same_pixels(section, tmp_path):
