@@ -5,6 +5,7 @@ They are forked from one server that has imported torch and Lightning, which tak
 
 import multiprocessing as mp
 import os
+import pickle
 import socket
 import traceback
 import warnings
@@ -70,7 +71,7 @@ def _results(pipes: list[Any], seconds: int) -> list[Any]:
         assert ready, f"ranks {sorted(set(range(len(pipes))) - set(found))}: silent for {seconds} s"
         for pipe in ready:
             rank = pipes.index(pipe)
-            error, found[rank] = pipe.recv()
+            error, found[rank] = pickle.loads(pipe.recv_bytes())  # tensors by value
             assert not error, f"rank {rank}: {error}"
     return [found[rank] for rank in range(len(pipes))]
 
@@ -90,6 +91,6 @@ def _run(
     }
     new_meeting()
     try:
-        pipe.send(("", function(rank, *arguments)))
+        pipe.send_bytes(pickle.dumps(("", function(rank, *arguments))))
     except BaseException:
-        pipe.send((traceback.format_exc(), None))
+        pipe.send_bytes(pickle.dumps((traceback.format_exc(), None)))
