@@ -55,7 +55,8 @@ COMPARISONS = {
         "Items in the wild: one model for three tasks",
         "Mean over seeds (each seed). 1,000 steps, the same 16,000 pictures of each task for "
         "every row, equal backbone FLOPs; 1,000 test pictures a task, with digits and photographs "
-        "that training never saw. Recipe chosen on held-out training pictures.",
+        "that training never saw. Recipe chosen on held-out training pictures. Fewer figures in "
+        "brackets: fewer seeds.",
         [
             Row("moe", "MoE, three tasks", [("items_in_the_wild",)]),
             Row("moe_off", "MoE, information loss off", [("items_in_the_wild", _OFF)]),
