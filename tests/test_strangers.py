@@ -209,6 +209,30 @@ def test_a_strangers_checkpoint_resumes_nothing_foreign(place, pwned, tmp_path, 
         assert "error: " in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    ("commands", "key", "goes_on"),
+    [
+        (["restore", "certify"], "model", "holds a Linear; expected a learned proximal network"),
+        (["frozen", "prior", "tasks", "surgery"], "task", "the weights of this Linear"),
+    ],
+)
+def test_commands_call_the_code_of_a_checkpoint_only_on_trust(
+    commands, key, goes_on, tmp_path, capsys, monkeypatch
+):
+    small = torch.nn.Linear(1, 1)  # of no kind that the commands could go on with
+    monkeypatch.setattr(torch.nn, "Own", lambda: small, raising=False)
+    path = tmp_path / "last.ckpt"
+    stamp = checkpoint.metadata({key: {"_target_": "torch.nn.Own"}})
+    state = {f"model.{k}": v for k, v in small.state_dict().items()}
+    checkpoint.save({"state_dict": state, "visionlab": stamp}, path)
+    for command in commands:
+        assert evaluate.main([command, str(path)]) == 1
+        refused = capsys.readouterr().err
+        assert "refuses to call 'torch.nn.Own' from a file; add --trust-code" in refused
+        assert evaluate.main([command, str(path), "--trust-code"]) == 1
+        assert goes_on in capsys.readouterr().err
+
+
 def test_trusted_code_is_called(tmp_path, capsys):
     config = hostile("os.system", tmp_path / "never")[0] | {"output": str(tmp_path / "run")}
     config["task"] = {"_target_": "collections.OrderedDict"}

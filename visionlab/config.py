@@ -446,8 +446,8 @@ def build(node: Any, *, key: str, path: str = "", trust_code: bool = True) -> An
         raise ConfigError(errors)
     if "_target_" in node and not trust_code:
         raise ConfigError(
-            [f"{path}: refuses to call '{node['_target_']}' from a file; pass trust_code=True to "
-             "allow it if you trust whoever wrote the file"]
+            [f"{path}: refuses to call '{node['_target_']}' from a file; add --trust-code (in "
+             "Python trust_code=True) if you trust whoever wrote the file"]
         )  # fmt: skip
     target = locate(key, node)
     known = schema.parameters(target) or {}

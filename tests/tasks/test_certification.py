@@ -30,7 +30,7 @@ def test_certify_command_fails_on_damaged_weights(
     for name, weight in net.named_parameters():
         if "heads" in name:
             weight.data.fill_(-1.0)
-    monkeypatch.setattr(restoration, "load_prox", lambda path: net)
+    monkeypatch.setattr(restoration, "load_prox", lambda path, **trust: net)
     assert certification.run(parse(certification, str(saved), "--sizes", "12x12")) == 1
     printed = capsys.readouterr().out
     assert "FAILS" in printed

@@ -3,9 +3,12 @@
 from argparse import ArgumentParser, Namespace
 from pathlib import Path
 
+from visionlab.tasks.trust import add_trust_code
+
 
 def add_arguments(parser: ArgumentParser) -> None:
     """Arguments of ``tools/evaluate.py certify``."""
+    add_trust_code(parser)
     parser.add_argument("checkpoint", type=Path, help="checkpoint of a learned proximal network")
     parser.add_argument("--images", metavar="SOURCE",
                         help="pictures to probe at: a folder, an .npz archive, scikit-image or "
@@ -27,7 +30,7 @@ def run(args: Namespace) -> int:
     from visionlab.proximal.network import ProximalMap, ProximalNetwork
     from visionlab.tasks.restoration import load_prox
 
-    net = load_prox(args.checkpoint).double()
+    net = load_prox(args.checkpoint, trust_code=args.trust_code).double()
     maps: list[tuple[str, ProximalMap]] = [("", net)]
     if isinstance(net, ProximalNetwork) and net.conditioned and net.noise_range is not None:
         levels = args.levels or list(net.noise_range)

@@ -48,7 +48,7 @@ def read_encoder(path: Path) -> Encoder:
     return Encoder(label, path, int(seed))
 
 
-def write_untrained(encoder: Encoder, folder: Path) -> Encoder:
+def write_untrained(encoder: Encoder, folder: Path, *, trust_code: bool = False) -> Encoder:
     """The encoder as it was before its first step: same config, same seed.
 
     Raises:
@@ -61,7 +61,8 @@ def write_untrained(encoder: Encoder, folder: Path) -> Encoder:
     path = folder / f"untrained_{encoder.seed}.ckpt"
     if not path.is_file():
         seed_all(encoder.seed)
-        checkpoint.save_model(configs.build(node, key="model", trust_code=False), path, node)
+        model = configs.build(node, key="model", trust_code=trust_code)
+        checkpoint.save_model(model, path, node)
     return Encoder(path.stem, path, encoder.seed)
 
 

@@ -18,6 +18,7 @@ from visionlab import config as configs
 from visionlab.data.randomness import mix, seed_all
 from visionlab.heads.classifier import pool_features
 from visionlab.tasks.tables import format_table
+from visionlab.tasks.trust import add_trust_code
 
 
 @dataclass
@@ -165,6 +166,7 @@ def untrained(task: Any) -> nn.Module:
 
 def add_arguments(parser: ArgumentParser) -> None:
     """Arguments of ``tools/evaluate.py frozen``."""
+    add_trust_code(parser)
     parser.add_argument("checkpoint", type=Path, help="last.ckpt of a training run")
     parser.add_argument("--k", type=int, default=20, help="neighbours (default 20)")
     parser.add_argument("--epochs", type=int, default=20, help="of the linear probe (default 20)")
@@ -175,6 +177,6 @@ def run(args: Namespace) -> None:
     """Print the table of a training checkpoint."""
     from visionlab.tasks.training import load_task
 
-    task, data = load_task(args.checkpoint)
+    task, data = load_task(args.checkpoint, trust_code=args.trust_code)
     evaluation = FrozenFeatures(k=args.k, probe_epochs=args.epochs, split=args.split)
     print(format_table(evaluation.run(task, data, args.checkpoint.parent), evaluation.title))

@@ -14,6 +14,7 @@ from visionlab.proximal.curves import Path as PriorPath
 from visionlab.proximal.curves import prior_curve
 from visionlab.proximal.network import ProximalMap, ProximalNetwork
 from visionlab.proximal.prior import evaluate_prior, in_precision
+from visionlab.tasks.trust import add_trust_code
 
 if TYPE_CHECKING:
     from visionlab.proximal.curves import PriorCurve
@@ -150,6 +151,7 @@ def laplacian_errors(
 
 def add_arguments(parser: ArgumentParser) -> None:
     """Arguments of ``tools/evaluate.py prior``."""
+    add_trust_code(parser)
     parser.add_argument("checkpoint", type=Path, help="last.ckpt of a configs/proximal run")
     parser.add_argument("--count", type=int, default=24,
                         help="validation images of the run's data (default 24)")  # fmt: skip
@@ -167,7 +169,7 @@ def run(args: Namespace) -> None:
     from visionlab.tasks.training import load_task
 
     evaluation = LearnedPrior(count=args.count, size=args.size, level=args.level)
-    task, data = load_task(args.checkpoint)
+    task, data = load_task(args.checkpoint, trust_code=args.trust_code)
     if not isinstance(task, ProximalMatching):
         raise ValueError(
             f"{args.checkpoint} holds a {type(task).__name__}; expected a run of "

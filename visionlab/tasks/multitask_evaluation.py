@@ -16,6 +16,7 @@ from visionlab.data.mixture import TaskMixture
 from visionlab.heads.multitask import MultiTaskModel
 from visionlab.tasks.multitask_metrics import create_metric
 from visionlab.tasks.tables import format_table
+from visionlab.tasks.trust import add_trust_code
 
 
 def prepared(data: TaskMixture, batches: Iterable[Any], device: torch.device) -> Iterator[Any]:
@@ -103,6 +104,7 @@ class TaskTable:
 
 def add_arguments(parser: ArgumentParser) -> None:
     """Arguments of ``tools/evaluate.py tasks``."""
+    add_trust_code(parser)
     parser.add_argument("checkpoint", type=Path, help="last.ckpt of a multi-task run")
     parser.add_argument("--split", default="val", help="split that is scored (default val)")
     parser.add_argument("--limit", type=int, help="largest number of batches of each task")
@@ -110,14 +112,14 @@ def add_arguments(parser: ArgumentParser) -> None:
 
 def run(args: Namespace) -> None:
     """Print the table of a checkpoint and write ``tasks.json`` beside it."""
-    task, data = load_multitask(args.checkpoint)
+    task, data = load_multitask(args.checkpoint, trust_code=args.trust_code)
     evaluation = TaskTable(split=args.split, limit=args.limit)
     rows = evaluation.run(task, data, args.checkpoint.parent)
     print(format_table(rows, evaluation.title))
     atomic.write_text(json.dumps(rows, indent=2), args.checkpoint.parent / "tasks.json")
 
 
-def load_multitask(path: Path) -> tuple[Any, TaskMixture]:
+def load_multitask(path: Path, *, trust_code: bool = False) -> tuple[Any, TaskMixture]:
     """Task and data of a multi-task checkpoint.
 
     Raises:
@@ -125,7 +127,7 @@ def load_multitask(path: Path) -> tuple[Any, TaskMixture]:
     """
     from visionlab.tasks.training import load_task
 
-    task, data = load_task(path)
+    task, data = load_task(path, trust_code=trust_code)
     if not isinstance(task.model, MultiTaskModel) or not isinstance(data, TaskMixture):
         raise ValueError(
             f"{path} is a run of {type(task).__name__}; this command reads multi-task runs, such "

@@ -11,6 +11,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from visionlab.tasks.trust import add_trust_code
+
 if TYPE_CHECKING:
     from torch import Tensor
 
@@ -192,6 +194,7 @@ def convergence_rows(
 
 def add_arguments(parser: ArgumentParser) -> None:
     """Arguments of ``tools/evaluate.py restore``."""
+    add_trust_code(parser)
     parser.add_argument("checkpoint", type=Path, help="checkpoint of a learned proximal network")
     parser.add_argument("--problems", nargs="+", default=["blur1", "blur2"], metavar="NAME",
                         help="denoise, blur1, blur2, blur2_valid, tomography, cs4, cs16, "
@@ -225,7 +228,7 @@ def run(args: Namespace) -> None:
     from visionlab.tasks.restoration_problems import make_problem
     from visionlab.tasks.tables import format_table
 
-    net = load_prox(args.checkpoint).to(args.device)
+    net = load_prox(args.checkpoint, trust_code=args.trust_code).to(args.device)
     validation, test = (t.to(args.device) for t in _pictures(args, net))
     output = args.output or args.checkpoint.parent / "restore"
     output.mkdir(parents=True, exist_ok=True)
@@ -249,7 +252,7 @@ def run(args: Namespace) -> None:
     print(f"written to {output}")
 
 
-def load_prox(path: Path) -> "ProximalMap":
+def load_prox(path: Path, *, trust_code: bool = False) -> "ProximalMap":
     """The proximal network of a checkpoint.
 
     Raises:
@@ -258,7 +261,7 @@ def load_prox(path: Path) -> "ProximalMap":
     from visionlab.checkpoint import load
     from visionlab.proximal.network import ProximalMap
 
-    model = load(path)
+    model = load(path, trust_code=trust_code)
     if not isinstance(model, ProximalMap):
         raise ValueError(
             f"{path} holds a {type(model).__name__}; expected a learned proximal network, as "

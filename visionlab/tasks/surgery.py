@@ -35,6 +35,7 @@ from visionlab.tasks.multitask import MultiTaskTraining
 from visionlab.tasks.multitask_evaluation import evaluate_task, load_multitask, prepared
 from visionlab.tasks.optimizers import Recipe
 from visionlab.tasks.tables import format_table
+from visionlab.tasks.trust import add_trust_code
 
 Rows = list[dict[str, Any]]
 
@@ -202,6 +203,7 @@ def _cost(model: MultiTaskModel, data: TaskMixture, task: str) -> Cost:
 
 def add_arguments(parser: ArgumentParser) -> None:
     """Arguments of ``tools/evaluate.py surgery``."""
+    add_trust_code(parser)
     parser.add_argument("checkpoint", type=Path, help="last.ckpt of a multi-task MoE run")
     parser.add_argument("--split", default="val", help="split that is scored (default val)")
     parser.add_argument(
@@ -215,7 +217,7 @@ def add_arguments(parser: ArgumentParser) -> None:
 
 def run(args: Namespace) -> None:
     """Print the tables; write ``surgery.json`` and the heat map ``experts.png`` beside it."""
-    task, data = load_multitask(args.checkpoint)
+    task, data = load_multitask(args.checkpoint, trust_code=args.trust_code)
     model: MultiTaskModel = task.model
     if not model.routed:
         raise ValueError(f"{args.checkpoint} has no MoE layers; surgery needs experts")
@@ -225,7 +227,7 @@ def run(args: Namespace) -> None:
     }
     if args.extend is not None:
         node = configs.read(args.extend)
-        configs.check(node, str(args.extend))
+        configs.check(node, str(args.extend), trust_code=args.trust_code)
         tables["New task"] = extension_rows(
             model,
             data,

@@ -176,7 +176,8 @@ def begin_folder(config: Mapping[str, Any], output: Path, resume: Path | None) -
     if resume is None:
         curves.unlink(missing_ok=True)
     else:
-        drop_after(curves, int(checkpoint.read(resume, tensors=False)["global_step"]))
+        content = checkpoint.read(resume, tensors=False)
+        drop_after(curves, int(content["global_step"]), length=content.get("curves_bytes"))
 
 
 def _callbacks(
@@ -210,20 +211,25 @@ def write_config(config: Mapping[str, Any], path: Path) -> None:
     atomic.write_text(text, path)
 
 
-def load_task(path: Path) -> tuple[Task, Any]:
+def load_task(path: Path, *, trust_code: bool = False) -> tuple[Task, Any]:
     """Task and data module of a training checkpoint, weights loaded, in eval mode.
+
+    Args:
+        path: the checkpoint.
+        trust_code: allow ``_target_`` classes that it names, which runs their code.
 
     Raises:
         CheckpointError: the file is no training checkpoint.
+        ConfigError: it names a ``_target_`` without trust.
     """
     content = checkpoint.read(path)
     config = checkpoint.config_of(content, str(path))
     if "task" not in config:
         raise checkpoint.CheckpointError(f"{path} holds a bare model, not a training run")
     seed_all(int(config.get("seed", 0)))
-    task: Task = configs.build(config["task"], key="task", trust_code=False)
+    task: Task = configs.build(config["task"], key="task", trust_code=trust_code)
     checkpoint.load_strictly(task, content.get("state_dict", {}), str(path))
-    data = configs.build(config["data"], key="data", trust_code=False)
+    data = configs.build(config["data"], key="data", trust_code=trust_code)
     task.seed = data.seed = int(config.get("seed", 0))
     task.run_config, task.output = config, path.parent
     return task.eval(), data

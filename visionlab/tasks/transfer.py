@@ -28,6 +28,7 @@ from visionlab.tasks.frozen_scores import check_images, write_frozen_scores
 from visionlab.tasks.run_folder import progress
 from visionlab.tasks.scores import check_scorable
 from visionlab.tasks.tables import format_table
+from visionlab.tasks.trust import add_trust_code
 
 log = logging.getLogger("visionlab")
 
@@ -56,6 +57,7 @@ class Downstream:
 
 def add_arguments(parser: ArgumentParser) -> None:
     """Arguments of ``tools/evaluate.py transfer``."""
+    add_trust_code(parser)
     parser.add_argument(
         "checkpoint", type=Path, nargs="+",
         help="encoders: last.ckpt of pre-trainings, exported encoders or published weights; those "
@@ -83,11 +85,13 @@ def add_arguments(parser: ArgumentParser) -> None:
 
 def run(args: Namespace) -> None:
     """Check everything, run what is missing, print the table and write ``results.json``."""
-    tasks = read_tasks(args.config, args.frozen, overrides=args.set, split=args.split)
+    tasks = read_tasks(
+        args.config, args.frozen, overrides=args.set, split=args.split, trust_code=args.trust_code
+    )
     encoders = [read_encoder(path) for path in args.checkpoint]
     check_labels(encoders)
     if args.untrained:
-        encoders = _with_untrained(encoders, args.output)
+        encoders = _with_untrained(encoders, args.output, trust_code=args.trust_code)
     for task in tasks:
         check_fit(task, encoders)
     rows = [
@@ -105,7 +109,12 @@ def run(args: Namespace) -> None:
 
 
 def read_tasks(
-    trained: Sequence[str], frozen: Sequence[str], *, overrides: Sequence[str], split: str
+    trained: Sequence[str],
+    frozen: Sequence[str],
+    *,
+    overrides: Sequence[str],
+    split: str,
+    trust_code: bool = False,
 ) -> list[Downstream]:
     """Downstream configs, read and checked.
 
@@ -120,7 +129,7 @@ def read_tasks(
     for text, is_frozen in [*((t, False) for t in trained), *((t, True) for t in frozen)]:
         name, _, path = text.rpartition("=")
         config = configs.read(path, overrides)
-        configs.check(config, path)
+        configs.check(config, path, trust_code=trust_code)
         config["evaluations"] = [{"name": "scores", "split": split}]
         tasks.append(Downstream(name or Path(path).stem, path, config, is_frozen))
     names = [(t.name, t.frozen) for t in tasks]
@@ -143,8 +152,12 @@ def check_labels(encoders: Sequence[Encoder]) -> None:
         )
 
 
-def _with_untrained(encoders: Sequence[Encoder], output: Path) -> list[Encoder]:
-    first = {e.seed: write_untrained(e, output / "untrained") for e in encoders}
+def _with_untrained(
+    encoders: Sequence[Encoder], output: Path, *, trust_code: bool
+) -> list[Encoder]:
+    first = {
+        e.seed: write_untrained(e, output / "untrained", trust_code=trust_code) for e in encoders
+    }
     return [*first.values(), *encoders]
 
 
