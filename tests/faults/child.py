@@ -79,7 +79,12 @@ def die_half_written(when: int) -> None:
 
 def hang(when: int) -> None:
     """A step that does not end."""
-    _at_step(when, lambda task: time.sleep(60))
+
+    def sleep(task: Any) -> None:
+        print("hanging", flush=True)
+        time.sleep(600)
+
+    _at_step(when, sleep)
 
 
 def small_files(when: int) -> None:

@@ -123,9 +123,9 @@ def hanging(run: Run, whole: Outcome, rng: Random) -> str:
     """A step that does not end: the first signal waits for it, a second one does not."""
     step = somewhere(run, rng)
     run.start(arms=[("hang", step)])
-    run.until(step)
-    time.sleep(0.1)
+    run.until_said("hanging")
     run.signal(signal.SIGTERM)
+    run.until_said("saving after this step")
     time.sleep(1.1)
     assert run.process.is_alive()
     run.signal(rng.choice([signal.SIGTERM, signal.SIGINT]))

@@ -67,7 +67,8 @@ class Run:
     @property
     def said(self) -> str:
         """Everything that the process printed."""
-        return (self.folder / "log.txt").read_text(errors="replace")
+        path = self.folder / "log.txt"
+        return path.read_text(errors="replace") if path.is_file() else ""
 
     def start(self, *arguments: str, arms: Sequence[child.Arm] = ()) -> None:
         """Start the tool; on its config, if no arguments are given."""
@@ -86,6 +87,10 @@ class Run:
     def until(self, progress: int) -> None:
         """Wait for so much progress, or for the end."""
         self._wait_for(lambda: self.progress() >= progress)
+
+    def until_said(self, text: str) -> None:
+        """Wait for a text, or for the end."""
+        self._wait_for(lambda: text in self.said)
 
     def _wait_for(self, condition: Callable[[], bool]) -> None:
         end = time.monotonic() + _LIMIT_S

@@ -217,3 +217,10 @@ def test_rows_of_steps_to_come_and_rows_cut_short_are_dropped(tmp_path):
         file.write("1,train/lo")
     drop_after(logger.path, 2)
     assert read_curves(logger.path) == {"train/loss": [(0, 0.5), (1, 0.5)]}
+
+
+def test_rows_of_a_validation_behind_the_checkpoint_go(probing, tmp_path):
+    whole = training.run(probing)
+    before = read_curves(whole / "metrics.csv")
+    training.run(probing, resume=whole / "previous.ckpt")  # of before the last validation
+    assert read_curves(whole / "metrics.csv") == before

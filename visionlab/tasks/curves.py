@@ -86,16 +86,23 @@ def read_curves(path: Path) -> dict[str, list[tuple[int, float]]]:
     return curves
 
 
-def drop_after(path: Path, step: int) -> None:
-    """Drop the rows logged at or after optimiser step ``step``: a resumed run draws them again.
+def drop_after(path: Path, step: int, *, length: int | None = None) -> None:
+    """Drop the rows that a resumed run draws again; a file without a whole header is removed.
 
-    A row cut short by a kill is dropped too, and a file without a whole header is removed.
+    Args:
+        path: the file.
+        step: rows logged at or after this optimiser step go, and one cut short by a kill.
+        length: bytes of the file when the checkpoint was made, if known: whatever lies behind
+            them goes, the rows of a validation too, which are logged under the step before it.
     """
     if not path.exists():
         return
     header, *rows = path.read_text(encoding="utf-8").splitlines(keepends=True) or [""]
     if header != _HEADER:
         path.unlink()
+        return
+    if length is not None and path.stat().st_size >= length > 0:
+        os.truncate(path, length)
         return
     kept = [
         r for r in rows if r.endswith("\n") and r.count(",") == 2 and int(r.split(",")[0]) < step

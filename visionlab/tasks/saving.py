@@ -48,6 +48,7 @@ class Saving(Checkpoint):
 
     def __init__(self, path: Path, stop: StopSignals, *, every: int) -> None:
         self.path, self.stop, self.every = path, stop, every
+        self.curves = path.with_name("metrics.csv")
         self._step = 0  # the last one seen
         self._validating = False
 
@@ -103,10 +104,12 @@ class Saving(Checkpoint):
     def on_save_checkpoint(
         self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]
     ) -> None:
-        """Before a validation: count its first batch as begun.
+        """Keep the length of the curves; before a validation, count its first batch as begun.
 
         Lightning then runs the validation from its start; else it would pass over it on resuming.
         """
+        if self.curves.is_file():
+            checkpoint["curves_bytes"] = self.curves.stat().st_size
         if self._validating:
             progress = checkpoint["loops"]["fit_loop"]["epoch_loop.val_loop.batch_progress"]
             for counts in (progress["total"], progress["current"]):
