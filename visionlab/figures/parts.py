@@ -6,7 +6,6 @@ from visionlab.figures.record import FigureTable
 
 PARTS = {
     "masking": "Masks with a colour, masked autoencoders",
-    "transfer": "A pre-trained encoder on other tasks",
     "proximal": "Learned proximal networks",
     "moe": "Mixture of experts, several tasks",
     "rotation": "Camera rotation",
