@@ -107,7 +107,7 @@ def load(
                 if (p := _damage(folder / name, s))]  # fmt: skip
     _raise_if([p for own in _gather(problems) for p in own], path)
     tensors = {key: empty(place) for key, place in record["places"].items()}
-    _quietly(dcp.load, tensors, storage_reader=HuggingFaceStorageReader(str(folder)))
+    _fill(tensors, HuggingFaceStorageReader(str(folder)), path)
     _put_back(content, record["places"], tensors)
 
 
@@ -125,7 +125,7 @@ def load_whole(content: dict[str, Any], path: Path) -> None:
     tensors = {
         k: torch.empty(sizes[k].size, dtype=sizes[k].properties.dtype) for k in record["places"]
     }
-    _quietly(dcp.load, tensors, storage_reader=reader, no_dist=True)
+    _fill(tensors, reader, path, no_dist=True)
     _put_back(content, record["places"], tensors)
 
 
@@ -243,6 +243,16 @@ def _on_first(function: Callable[[], Any]) -> Any:
     if told:
         raise RuntimeError(f"rank 0 failed while a checkpoint was written: {told}")
     return value
+
+
+def _fill(
+    tensors: dict[str, Tensor], reader: HuggingFaceStorageReader, path: Path, **options: Any
+) -> None:
+    try:
+        _quietly(dcp.load, tensors, storage_reader=reader, **options)
+    except CheckpointException as error:
+        causes = "; ".join(str(cause[0]) for cause in error.failures.values())
+        raise checkpoint.CheckpointError(f"{path} does not fit this model: {causes}") from error
 
 
 def _quietly(function: Callable[..., Any], *args: Any, **kwargs: Any) -> None:
