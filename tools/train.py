@@ -28,8 +28,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     log.setLevel(logging.INFO if first_process() else logging.WARNING)
     try:
         if args.check:
-            config = configs.read(args.config, args.overrides)
-            configs.check(config, str(args.config), trust_code=args.trust_code)
+            read = configs.read(args.config, args.overrides)
+            configs.check(read, str(args.config), trust_code=args.trust_code)
             print(f"{args.config}: no errors")
             return 0
         config, resume = prepare(args.config, args.overrides, trust_code=args.trust_code)

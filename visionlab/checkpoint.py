@@ -102,12 +102,12 @@ def _check_records(path: Path) -> None:
         with zipfile.ZipFile(path) as archive:
             # torch stores; what is deflated may unfold to any size
             packed = [r.filename for r in archive.infolist() if r.compress_type]
-            broken = packed or [archive.testzip()]
+            broken = packed[0] if packed else archive.testzip()
     except Exception as error:  # whatever the headers of a damaged archive lead to
         raise _damaged(path, f"is damaged: {_first_line(error)}") from error
-    if broken[0] is not None:
+    if broken is not None:
         what = "is compressed" if packed else "does not match its checksum"
-        raise _damaged(path, f"is damaged: the record {broken[0]!r} {what}")
+        raise _damaged(path, f"is damaged: the record {broken!r} {what}")
 
 
 def _damaged(path: Path, what: str) -> CheckpointError:
