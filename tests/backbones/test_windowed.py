@@ -1,10 +1,12 @@
 """Windowed attention against full attention and against an explicit mask of who sees whom."""
 
 import copy
+from functools import partial
 
 import pytest
 import torch
 from torch import Tensor
+from torch.utils.checkpoint import checkpoint as recompute
 
 from visionlab.backbones import create_backbone
 from visionlab.backbones.windowed import join_windows, split_windows, windowed
@@ -93,6 +95,41 @@ def test_a_copy_notes_its_own_grid():
     expected = model.forward_features(images)
     model.patch_embed(torch.zeros(1, 3, 24, 20, dtype=torch.float64))
     assert torch.equal(other.forward_features(images), expected)
+
+
+@pytest.mark.parametrize("reentrant", [False, True])
+def test_recomputed_activations_have_the_grid_of_their_own_images(reentrant):
+    model = windowed(vit(), 2, global_blocks=[]).train()
+    batches = [torch.randn(2, 3, *size, dtype=torch.float64) for size in ((24, 20), (8, 32))]
+
+    def gradients(recomputed: bool) -> list[Tensor]:
+        if recomputed:
+            for block in model.blocks:
+                block.forward = partial(recompute, block.forward, use_reentrant=reentrant)
+        model.zero_grad()
+        sum(model.forward_features(b).square().sum() for b in batches).backward()
+        return [p.grad.clone() for p in model.parameters()]
+
+    plain = gradients(False)
+    with torch.no_grad():  # evaluations leave no trace
+        model.forward_features(batches[0].transpose(2, 3))
+    assert all(torch.allclose(a, b, atol=1e-9) for a, b in zip(plain, gradients(True)))
+    out = model.forward_features(batches[0])
+    model.forward_features(batches[0].transpose(2, 3))
+    with pytest.raises(
+        ValueError, match=r"recomputed for images of the grids \[\(5, 6\), \(6, 5\)\]"
+    ):
+        out.sum().backward()
+
+
+def test_an_attention_without_a_gate():
+    """As older versions of timm have it."""
+    plain = vit()
+    for block in plain.blocks:
+        del block.attn.gate
+    images = torch.randn(1, 3, 24, 20, dtype=torch.float64)
+    found = windowed(plain, 2, global_blocks=[]).forward_features(images)
+    assert torch.equal(found, windowed(vit(), 2, global_blocks=[]).forward_features(images))
 
 
 def test_moe_layers_go_into_a_windowed_vit():

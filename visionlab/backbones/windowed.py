@@ -83,12 +83,32 @@ class _Grid:
         self.patch = patch_size(backbone)
         self.prefix = num_prefix_tokens(backbone)
         self.size = (0, 0)
+        self._trained: dict[int, set[tuple[int, int]]] = {}  # patches -> grids of that many
         # a bound method: a deep copy of the ViT copies the grid along with it
         backbone.patch_embed.register_forward_pre_hook(self.note)
 
     def note(self, module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
         height, width = inputs[0].shape[-2:]
         self.size = (height // self.patch[0], width // self.patch[1])
+        if torch.is_grad_enabled():
+            self._trained.setdefault(self.size[0] * self.size[1], set()).add(self.size)
+
+    def of(self, tokens: int) -> tuple[int, int]:
+        """Grid of the images that run now, or that a backward pass runs once more.
+
+        Raises:
+            ValueError: run once more, and their grid is not known.
+        """
+        if torch._C._current_graph_task_id() == -1:  # no backward pass
+            return self.size
+        found = sorted(self._trained.get(tokens - self.prefix, {self.size}))
+        if len(found) > 1:  # several images may have come through since their forward pass
+            raise ValueError(
+                f"activations of windowed attention cannot be recomputed for images of the grids "
+                f"{found}, which have equally many patches; train on one of them, or set "
+                "trainer.activation_checkpointing=false"
+            )
+        return found[0]
 
 
 class WindowedAttention(nn.Module):
@@ -106,7 +126,8 @@ class WindowedAttention(nn.Module):
         self.num_heads, self.head_dim = attention.num_heads, attention.head_dim
         self.attn_dim = attention.num_heads * attention.head_dim
         self.qkv, self.q_norm, self.k_norm = attention.qkv, attention.q_norm, attention.k_norm
-        self.attn_drop, self.norm, self.gate = attention.attn_drop, attention.norm, attention.gate
+        self.attn_drop, self.norm = attention.attn_drop, attention.norm
+        self.gate = getattr(attention, "gate", None)  # not in every timm
         self.proj, self.proj_drop = attention.proj, attention.proj_drop
 
     def forward(
@@ -122,16 +143,19 @@ class WindowedAttention(nn.Module):
         Raises:
             ValueError: the tokens are no whole image, or another kind of mask.
         """
-        self._check(x, attn_mask, is_causal)
+        grid = self.grid.of(x.shape[1])
+        self._check(x, grid, attn_mask, is_causal)
         gate = None if self.gate is None else self.gate(x).sigmoid()
         qkv = self.qkv(x).unflatten(2, (3, self.num_heads, self.head_dim)).permute(2, 0, 3, 1, 4)
         q, k, v = qkv.unbind(0)
-        mixed = self._mix(self.q_norm(q), self.k_norm(k), v, attn_mask)
+        mixed = self._mix(self.q_norm(q), self.k_norm(k), v, grid, attn_mask)
         mixed = self.norm(mixed.transpose(1, 2).flatten(2))
         return self.proj_drop(self.proj(mixed if gate is None else mixed * gate))
 
-    def _check(self, x: Tensor, mask: Tensor | None, is_causal: bool) -> None:
-        (h, w), prefix = self.grid.size, self.grid.prefix
+    def _check(
+        self, x: Tensor, grid: tuple[int, int], mask: Tensor | None, is_causal: bool
+    ) -> None:
+        (h, w), prefix = grid, self.grid.prefix
         if x.shape[1] != prefix + h * w:
             raise ValueError(
                 f"{x.shape[1]} tokens came to windowed attention, a whole image has "
@@ -144,9 +168,11 @@ class WindowedAttention(nn.Module):
                 f"got {'is_causal' if mask is None else tuple(mask.shape)}"
             )
 
-    def _mix(self, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None) -> Tensor:
+    def _mix(
+        self, q: Tensor, k: Tensor, v: Tensor, grid: tuple[int, int], mask: Tensor | None
+    ) -> Tensor:
         """(B, heads, N, d): prefix queries see all keys, patches their window and the prefix."""
-        prefix, (h, w), side = self.grid.prefix, self.grid.size, self.window
+        prefix, (h, w), side = self.grid.prefix, grid, self.window
         pads = (-h % side, -w % side)
         windows = [split_windows(t[:, :, prefix:], (h, w), side) for t in (q, k, v)]
         count = windows[0].shape[1]
@@ -154,15 +180,19 @@ class WindowedAttention(nn.Module):
             torch.cat([t[:, None, :, :prefix].expand(-1, count, -1, -1, -1), wins], dim=3)
             for t, wins in ((k, windows[1]), (v, windows[2]))
         )
-        seen = self._window_mask(mask, len(q), q.device) if mask is not None or any(pads) else None
+        seen = None
+        if mask is not None or any(pads):
+            seen = self._window_mask(mask, len(q), grid, q.device)
         patches = join_windows(self._attend(windows[0], keys, values, seen), (h, w), side)
         if not prefix:
             return patches
         return torch.cat([self._attend(q[:, :, :prefix], k, v, mask), patches], dim=2)
 
-    def _window_mask(self, mask: Tensor | None, batch: int, device: torch.device) -> Tensor:
+    def _window_mask(
+        self, mask: Tensor | None, batch: int, grid: tuple[int, int], device: torch.device
+    ) -> Tensor:
         """(B, windows, 1, 1, prefix + side^2) bool: keys of each window."""
-        (h, w), prefix = self.grid.size, self.grid.prefix
+        (h, w), prefix = grid, self.grid.prefix
         if mask is None:
             mask = torch.ones(batch, 1, 1, prefix + h * w, dtype=torch.bool, device=device)
         keys = mask[:, 0, 0, :, None, None].transpose(1, 2)  # (B, 1, tokens, 1)
