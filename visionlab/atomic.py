@@ -14,7 +14,12 @@ log = logging.getLogger("visionlab")
 
 _PART = ".part"
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+_UNWRITABLE = _FULL | {errno.EROFS}  # nothing that is read says so
 _NO_LINKS = {errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS}
+
+
+class UnwritableError(OSError):
+    """A file of our own cannot be written; the message says where and what to do."""
 
 
 @contextmanager
@@ -26,7 +31,8 @@ def replacing(path: str | Path, *, keep: Path | None = None) -> Iterator[IO[byte
         keep: further name for the file that is replaced (a hard link: no bytes are copied).
 
     Raises:
-        OSError: the disk is full or not writable; ``path`` is what it was.
+        UnwritableError: the disk is full or not writable; ``path`` is what it was.
+        OSError: whatever else the body raises, as it is.
 
     Example:
         >>> with replacing("notes.txt") as file:  # doctest: +SKIP
@@ -38,10 +44,12 @@ def replacing(path: str | Path, *, keep: Path | None = None) -> Iterator[IO[byte
         handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=_PART)
     except OSError as error:
         raise _explained(error, path) from error
-    part = Path(name)
+    part, own = Path(name), True
     try:
         with os.fdopen(handle, "wb") as file:
+            own = False  # the body may read from a network, whose errors speak for themselves
             yield file
+            own = True
             file.flush()
             os.fsync(file.fileno())
         part.chmod(0o644)
@@ -50,7 +58,9 @@ def replacing(path: str | Path, *, keep: Path | None = None) -> Iterator[IO[byte
         part.replace(path)
         _sync_folder(path.parent)
     except OSError as error:
-        raise _explained(error, path) from error
+        if own or error.errno in _UNWRITABLE:
+            raise _explained(error, path) from error
+        raise
     finally:
         part.unlink(missing_ok=True)
 
@@ -59,7 +69,7 @@ def write_text(text: str, path: str | Path) -> None:
     """Write a text file that is at any moment the old one or the new one, whole.
 
     Raises:
-        OSError: as for `replacing`.
+        UnwritableError: as for `replacing`.
     """
     with replacing(path) as file:
         file.write(text.encode())
@@ -106,10 +116,10 @@ def explain_full(error: BaseException, folder: Path) -> OSError | None:
     )
 
 
-def _explained(error: OSError, path: Path) -> OSError:
+def _explained(error: OSError, path: Path) -> UnwritableError:
     folder = next((p for p in path.parents if p.is_dir()), Path())
     free = shutil.disk_usage(folder).free / 2**20
-    return OSError(
+    return UnwritableError(
         f"could not write {path} ({error.strerror or error}; {free:.0f} MB are free there); what "
         "stood there before is intact. Free some space or choose another output folder"
     )

@@ -1,4 +1,5 @@
 import os
+import pickle
 
 import numpy as np
 import pytest
@@ -202,6 +203,20 @@ def test_folders_that_do_not_fit(tmp_path, folder):
 
 def test_unreadable_error_is_for_datasets_to_raise():
     assert issubclass(UnreadableSampleError, ValueError)
+    error = UnreadableSampleError("a: b/1.png", OSError("cut off: early"))
+    for one in (error, pickle.loads(pickle.dumps(error))):  # as workers hand them on
+        assert (one.name, one.cause) == ("a: b/1.png", "cut off: early")
+        assert str(one) == "a: b/1.png: cut off: early"
+
+
+def test_a_name_with_a_colon_stays_whole(tmp_path):
+    for name in ("a: b/0.png", "a: b/1.png", "c/2.png"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        Image.new("L", (4, 4)).save(tmp_path / name)
+    (tmp_path / "a: b/1.png").write_bytes(b"no picture")
+    loader = KeyedLoader(ImageFolder(tmp_path), 3)
+    assert len(list(loader)) == 1
+    assert list(loader.unreadable) == [str(tmp_path / "a: b/1.png")]
 
 
 def test_data_module_normalises_on_the_device():

@@ -12,7 +12,7 @@ import fsspec
 import numpy as np
 import pytest
 import torch
-from shard_sets import COUNT, PER_SHARD, make_folder, make_packed, no_sync
+from shard_sets import COUNT, PER_SHARD, flip, make_folder, make_packed, no_sync
 
 from visionlab.data import ImageShards, KeyedLoader
 from visionlab.data.loading import DamagedDataError
@@ -250,6 +250,59 @@ def test_a_worker_that_dies_while_fetching_stops_nobody(packed, remote, tmp_path
     process.kill()
     process.join()
     assert folder.fetch(part).read_bytes() == (packed / part.name).read_bytes()
+
+
+def test_what_a_killed_download_left_is_removed(remote, tmp_path):
+    folder = ShardFolder(URL, cache=tmp_path)
+    first, second, *_ = folder.index().shards
+    left, other = (tmp_path / f".{folder.cached(p).name}.x1.part" for p in (first, second))
+    for path in (left, other):
+        path.write_bytes(b"half")
+    folder.fetch(first)
+    assert not left.exists()
+    assert other.exists()  # somebody may be at it: its lock is not ours
+
+
+def test_a_bit_turned_in_the_cache_is_fetched_again(packed, remote, tmp_path, caplog):
+    dataset = ImageShards(URL, cache=str(tmp_path))
+    part, row = dataset.shards.index.shards[1], dataset.shards.row(9)
+    path = dataset.shards.folder.fetch(part)
+    flip(path, int(row["image"]) + 200)
+    expected = ImageShards(str(packed))[9]["image"]
+    loader = KeyedLoader(dataset, 8)
+    batches = list(loader)
+    assert torch.equal(batches[1]["image"][1], expected)
+    assert not loader.unreadable
+    assert path.read_bytes() == (packed / part.name).read_bytes()
+    assert caplog.text.count("shard-00001.tar: damaged in the cache, fetched again") == 1
+
+
+@pytest.mark.parametrize("error", [ConnectionResetError("by peer"), TimeoutError("slow"),
+                                   PermissionError(errno.EACCES, "no key")])  # fmt: skip
+def test_a_read_that_fails_is_no_full_disk(remote, tmp_path, monkeypatch, error):
+    def breaks(self, *args):
+        raise error
+
+    folder = ShardFolder(URL, cache=tmp_path)
+    part = folder.index().shards[0]
+    monkeypatch.setattr("fsspec.implementations.memory.MemoryFile.read", breaks, raising=False)
+    with pytest.raises(DamagedDataError) as caught:
+        folder.fetch(part)
+    assert f"could not be read in 3 attempts ({type(error).__name__}: " in str(caught.value)
+    assert "Free some space" not in str(caught.value)
+    assert not list(tmp_path.glob(".*.part"))
+
+
+def test_a_cache_that_cannot_be_written_is_said_at_once(remote, tmp_path, monkeypatch):
+    def refuse(*args, **kwargs):
+        raise OSError(errno.EROFS, "Read-only file system")
+
+    folder = ShardFolder(URL, cache=tmp_path)
+    part = folder.index().shards[0]
+    monkeypatch.setattr("visionlab.atomic.tempfile.mkstemp", refuse)
+    monkeypatch.setattr(storage.time, "sleep", lambda seconds: pytest.fail("waited for nothing"))
+    with pytest.raises(OSError, match=r"could not write .*Read-only file system"):
+        folder.fetch(part)
 
 
 def test_a_range_request_that_fails_is_tried_again(packed, remote, monkeypatch):

@@ -63,7 +63,7 @@ class ImageFolder(Dataset[Any]):
                 "same command again"
             ) from error
         except UNREADABLE as error:
-            raise UnreadableSampleError(f"{path}: {error}") from error
+            raise UnreadableSampleError(str(path), error) from error
         if self.transform is not None:
             image = self.transform(image)
         return {"image": image, "label": torch.tensor(label)}

@@ -24,7 +24,19 @@ _STRIDE = 7919  # a prime: the sample in place of an unreadable one comes from e
 
 
 class UnreadableSampleError(ValueError):
-    """A sample that cannot be decoded; the loader names it, counts it and takes another."""
+    """A sample that cannot be decoded; the loader names it, counts it and takes another.
+
+    Args:
+        name: of the sample, for messages.
+        cause: what is wrong with it.
+    """
+
+    def __init__(self, name: str, cause: object) -> None:
+        self.name, self.cause = name, str(cause)
+        super().__init__(name, self.cause)  # what an unpickled one is made from
+
+    def __str__(self) -> str:
+        return f"{self.name}: {self.cause}"
 
 
 class DamagedDataError(RuntimeError):
@@ -280,8 +292,7 @@ class _Keyed(Dataset[Any]):
                 seed_host(self.seed, epoch, index)
                 sample = self.dataset[i]
             except UnreadableSampleError as error:
-                name, _, cause = str(error).partition(": ")
-                unreadable[name] = cause
+                unreadable[error.name] = error.cause
                 continue
             if not isinstance(sample, Mapping):
                 sample = {"image": sample[0], "label": sample[1]}

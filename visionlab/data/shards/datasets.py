@@ -56,9 +56,7 @@ class ImageShards(Dataset[Any]):
         draft: int | None = None,
         storage_options: Mapping[str, Any] | None = None,
     ) -> None:
-        limit = None if cache_gb is None else int(cache_gb * 1e9)
-        folder = ShardFolder(root, cache=cache, cache_bytes=limit, storage_options=storage_options)
-        self.shards = Shards(folder)
+        self.shards = _shards(root, cache, cache_gb, storage_options)
         self.classes = list(self.shards.index.classes)
         _need_kind(self.shards, "classification", "image_shards")
         if labelled and len(self.classes) < 2:
@@ -71,22 +69,19 @@ class ImageShards(Dataset[Any]):
         self._check_order()
 
     def _check_order(self) -> None:
-        folder, parts = self.shards.folder, self.shards.index.shards
         if (self.window is not None and self.window < 1) or self.lanes < 1:
             raise ValueError(f"window={self.window}, lanes={self.lanes}: expected 1 or more")
-        if folder.cache_bytes is None:
-            return
-        largest = max(p.size for p in parts)
-        held = sum(p.size for p in parts)
+        sizes = [p.size for p in self.shards.index.shards]
+        held = sum(sizes)
         if self.window is not None:
             # a stretch that is read and the next one that is fetched, both with a cut shard
-            held = min(held, 2 * (self.window + 1) * largest)
-        if folder.cache_bytes < held:
-            raise ValueError(
-                f"cache_gb={folder.cache_bytes / 1e9:g} cannot hold the {held / 1e9:.3g} GB that "
-                f"are read side by side with window={self.window}: shards would be fetched again "
-                "and again. Raise it, or choose a smaller window (none means the whole set)"
-            )
+            held = min(held, 2 * (self.window + 1) * max(sizes))
+        _check_cache(
+            self.shards.folder,
+            held,
+            f"with window={self.window}",
+            "Raise it, or choose a smaller window (none means the whole set)",
+        )
 
     def __len__(self) -> int:
         return len(self.shards)
@@ -96,7 +91,7 @@ class ImageShards(Dataset[Any]):
         try:
             image = decode_rgb(record.image, self.draft)
         except UNREADABLE as error:
-            raise UnreadableSampleError(f"{record.source}: {error}") from error
+            raise UnreadableSampleError(record.source, error) from error
         if self.transform is not None:
             image = self.transform(image)
         return {"image": image, "label": torch.tensor(record.label)}
@@ -125,12 +120,15 @@ class CocoShards(Dataset[Any]):
     Args:
         root: local folder or fsspec URL that ``tools/pack.py --coco`` has written.
         masks: also read instance masks.
-        cache: local folder for the shards of a remote set.
+        cache: local folder for the shards of a remote set; without one, each sample is a range
+            request.
+        cache_gb: size of the cache in 10^9 bytes; unlimited if None. The whole set must fit: the
+            multi-task mixture draws from all of it at any time.
         storage_options: arguments of fsspec's file system.
 
     Raises:
         FileNotFoundError: no packed set there.
-        ValueError: it holds no COCO set.
+        ValueError: it holds no COCO set, or does not fit into the cache.
         DamagedDataError: the table of samples is damaged.
     """
 
@@ -142,10 +140,13 @@ class CocoShards(Dataset[Any]):
         *,
         masks: bool = False,
         cache: str | None = None,
+        cache_gb: float | None = None,
         storage_options: Mapping[str, Any] | None = None,
     ) -> None:
-        self.shards = Shards(ShardFolder(root, cache=cache, storage_options=storage_options))
+        self.shards = _shards(root, cache, cache_gb, storage_options)
         _need_kind(self.shards, "detection", "coco_shards")
+        held = sum(p.size for p in self.shards.index.shards)
+        _check_cache(self.shards.folder, held, "in no order", "Raise it, or leave cache out")
         self.classes = list(self.shards.index.classes)
         self._label = {c: i for i, c in enumerate(self.shards.index.category_ids)}
         self._masks = masks
@@ -162,6 +163,21 @@ class CocoShards(Dataset[Any]):
             labels=self._label,
             classes=self.classes,
             masks=self._masks,
+        )
+
+
+def _shards(
+    root: str, cache: str | None, cache_gb: float | None, options: Mapping[str, Any] | None
+) -> Shards:
+    limit = None if cache_gb is None else int(cache_gb * 1e9)
+    return Shards(ShardFolder(root, cache=cache, cache_bytes=limit, storage_options=options))
+
+
+def _check_cache(folder: ShardFolder, held: int, how: str, remedy: str) -> None:
+    if folder.cache_bytes is not None and folder.cache_bytes < held:
+        raise ValueError(
+            f"cache_gb={folder.cache_bytes / 1e9:g} cannot hold the {held / 1e9:.3g} GB that "
+            f"are read side by side {how}: shards would be fetched again and again. {remedy}"
         )
 
 

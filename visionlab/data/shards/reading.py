@@ -2,6 +2,7 @@
 
 import hashlib
 import io
+import logging
 import os
 import zlib
 from collections import OrderedDict
@@ -12,6 +13,8 @@ import numpy as np
 from visionlab.data.loading import DamagedDataError, UnreadableSampleError
 from visionlab.data.shards.index import ROW, Part
 from visionlab.data.shards.storage import ShardFolder
+
+log = logging.getLogger("visionlab")
 
 _OPEN_FILES = 64  # per process
 
@@ -73,7 +76,7 @@ class Shards:
         Raises:
             IndexError: no such number.
             DamagedDataError: its shard is missing or truncated.
-            UnreadableSampleError: its bytes have changed since packing.
+            UnreadableSampleError: its bytes have changed since packing, and not in the cache alone.
         """
         row = self.row(number)
         data = self._read(number, row["image"], row["image_size"], row["image_crc"])
@@ -103,6 +106,23 @@ class Shards:
         return self._table[number]
 
     def _read(self, number: int, offset: Any, size: Any, crc: Any) -> bytes:
+        data = self._bytes(number, offset, size)
+        if zlib.crc32(data) == crc:
+            return data
+        part = self.part_of(number)
+        if self.folder.forget(part):  # a disk of this machine has turned a bit
+            log.warning("%s: damaged in the cache, fetched again", self.folder.place(part.name))
+            self._files.pop(self.shard_of(number)).close()
+            data = self._bytes(number, offset, size)
+        if zlib.crc32(data) != crc:
+            raise UnreadableSampleError(
+                self.source(number),
+                "its bytes have changed since packing; run tools/pack.py --verify "
+                f"{self.folder.root}",
+            )
+        return data
+
+    def _bytes(self, number: int, offset: Any, size: Any) -> bytes:
         shard = self.shard_of(number)
 
         def read() -> bytes:
@@ -123,11 +143,6 @@ class Shards:
             raise DamagedDataError(
                 f"{self.folder.place(name)} ends before sample {number}: "
                 "it was truncated while it was read; copy it again"
-            )
-        if zlib.crc32(data) != crc:
-            raise UnreadableSampleError(
-                f"{self.source(number)}: its bytes have changed since packing; run "
-                f"tools/pack.py --verify {self.folder.root}"
             )
         return data
 

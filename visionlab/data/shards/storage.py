@@ -1,6 +1,6 @@
 """Files of a packed set: from a local folder, or from any fsspec URL through a local cache."""
 
-import errno
+import glob
 import hashlib
 import logging
 import os
@@ -14,7 +14,7 @@ import fsspec
 from filelock import FileLock, Timeout
 from fsspec.implementations.local import LocalFileSystem
 
-from visionlab.atomic import replacing
+from visionlab.atomic import UnwritableError, replacing
 from visionlab.data.loading import DamagedDataError
 from visionlab.data.shards.index import INDEX, Part, ShardIndex
 
@@ -124,7 +124,8 @@ class ShardFolder:
         Raises:
             FileNotFoundError: there is no such file.
             DamagedDataError: it is not what it should be, or out of reach.
-            OSError: no space left here; anything that a local disk says.
+            UnwritableError: no space left here.
+            OSError: anything else that a local disk says.
         """
         if self.local:
             return call()
@@ -134,15 +135,13 @@ class ShardFolder:
                 time.sleep(attempt**2)  # 1, 4 s
             try:
                 return call()
-            except FileNotFoundError:
+            except (FileNotFoundError, UnwritableError):
                 raise
             except DamagedDataError as error:
                 if not isinstance(error, _TransferError):
                     raise  # a shard that is not what it should be, or was tried often enough
                 last = error
             except Exception as error:  # each backend raises its own kinds
-                if isinstance(error, OSError) and _is_full(error):
-                    raise
                 log.info("reading %s failed: %s", self.place(name), _short(error))
                 last = error
         if isinstance(last, _TransferError):
@@ -197,7 +196,7 @@ class ShardFolder:
 
         Raises:
             DamagedDataError: missing, not what the index says, or out of reach.
-            OSError: no space left.
+            UnwritableError: no space left.
         """
         path = self.cached(part)
         if _whole(path, part):
@@ -208,6 +207,7 @@ class ShardFolder:
             # the system frees the lock of a process that dies
             with FileLock(path.with_name(f".{path.name}.lock"), timeout=_LOCK_TIMEOUT_S):
                 if not _whole(path, part):
+                    _remove_unfinished(path)
                     self._make_room(part.size)
                     self.patiently(lambda: self._download(part, path), part.name)
                     self._make_room(0)  # others have been fetching at the same time
@@ -219,6 +219,13 @@ class ShardFolder:
                 f"{_LOCK_TIMEOUT_S:.0f} s; look at the connection"
             ) from error
         return path
+
+    def forget(self, part: Part) -> bool:
+        """Drop a part from the cache, whose copy has gone bad; False if there is no cache."""
+        if self.cache is None:
+            return False
+        self.cached(part).unlink(missing_ok=True)
+        return True
 
     def _download(self, part: Part, path: Path) -> None:
         filesystem, base = self._connect()
@@ -265,14 +272,15 @@ def _whole(path: Path, part: Part) -> bool:
     return False
 
 
+def _remove_unfinished(path: Path) -> None:
+    """Remove what killed downloads of one file left; for the holder of its lock."""
+    for left in path.parent.glob(f".{glob.escape(path.name)}.*.part"):
+        left.unlink(missing_ok=True)
+
+
 def _touch(path: Path) -> None:
     with suppress(FileNotFoundError):  # another process made room
         os.utime(path)
-
-
-def _is_full(error: OSError) -> bool:
-    cause = error.__cause__ if isinstance(error.__cause__, OSError) else error
-    return cause.errno in (errno.ENOSPC, errno.EDQUOT)
 
 
 def _short(error: Exception | None) -> str:
