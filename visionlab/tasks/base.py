@@ -93,7 +93,14 @@ class Task(L.LightningModule):
         if key not in self.means:
             self.means[key] = SampleMean().to(self.device)
         self.means[key].update(value, count)  # type: ignore[operator]
-        self.log(name, self.means[key], on_step=False, on_epoch=True, batch_size=count)  # type: ignore[arg-type]
+        self.log(
+            name,
+            self.means[key],  # type: ignore[arg-type]
+            on_step=False,
+            on_epoch=True,
+            batch_size=count,
+            metric_attribute=f"means.{key}",  # Lightning looks for them once, some come later
+        )
 
     def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
         """Dropout, mixup and the like draw from (seed, rank, epoch, step): nothing to restore."""
