@@ -153,11 +153,11 @@ def show(
     from visionlab.tasks import multitask_comparison as tables
 
     scores = {
-        row.what: [
-            found
+        row.what: {
+            seed: found
             for seed in seeds
             if (found := tables.last_scores(folders_of(row, seed, output), chosen.metrics))
-        ]
+        }
         for row in rows
     }
     words = {row.name: row.what for row in chosen.rows}

@@ -52,7 +52,7 @@ def information_history(folders: Sequence[Path]) -> list[tuple[int, list[float]]
 def comparison_table(
     id: str,
     title: str,
-    rows: Mapping[str, Sequence[Scores]],
+    rows: Mapping[str, Mapping[int, Scores]],
     metrics: Mapping[str, str],
     *,
     note: str,
@@ -64,16 +64,18 @@ def comparison_table(
     Args:
         id: of the table.
         title: of the table.
-        rows: words of a row -> scores of each of its seeds; rows without a seed are left out.
+        rows: words of a row -> seed -> scores; rows without a seed are left out, and what is
+            claimed of two rows is over the seeds that both have.
         metrics: task -> its metric.
         note: what to know when reading it.
         within: row that the first one is claimed to reach on each task, to one point.
         ahead_of: row that the first one is claimed to beat on the mean over tasks.
     """
     rows = {what: seeds for what, seeds in rows.items() if seeds}
-    figures = [Figure(what, _over_seeds(seeds), _spread(seeds)) for what, seeds in rows.items()]
+    scores = {what: list(seeds.values()) for what, seeds in rows.items()}
+    figures = [Figure(what, _over_seeds(s), _spread(s)) for what, s in scores.items()]
     if figures:
-        figures[0] = _with_claims(figures[0], figures, list(metrics), within, ahead_of)
+        figures[0] = _with_claims(figures[0], rows, list(metrics), within, ahead_of)
     cells = {task: f"{task}, {_WRITTEN.get(m, m)}" for task, m in metrics.items()}
     cells["mean"] = "mean"
     columns = [
@@ -101,18 +103,19 @@ def _spread(seeds: Sequence[Scores]) -> dict[str, list[float]]:
 
 def _with_claims(
     first: Figure,
-    figures: Sequence[Figure],
+    rows: Mapping[str, Mapping[int, Scores]],
     tasks: Sequence[str],
     within: str | None,
     ahead_of: str | None,
 ) -> Figure:
-    others = {f.what: f.values for f in figures}
+    ours = rows[first.what]
     values, claims = dict(first.values), []
     compared: list[tuple[str, str | None, float]] = [(t, within, -1.0) for t in tasks]
     for name, other, least in [*compared, ("mean", ahead_of, 0.0)]:
-        if other in others:
+        theirs = rows.get(other or "", {})
+        if common := ours.keys() & theirs.keys():
             key = f"{name} to {'single' if other == within else 'dense'}"
-            values[key] = float(values[name]) - float(others[other][name])
+            values[key] = statistics.mean(ours[s][name] - theirs[s][name] for s in common)
             claims.append(at_least(key, least))
     if "information" in values:
         claims.append(Claim("information", ">", 0.5))
