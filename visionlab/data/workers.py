@@ -35,7 +35,9 @@ def explain_death(error: BaseException) -> RuntimeError | None:
     Torch raises it out of a signal handler, wherever the run is at that moment.
     """
     first = str(error).partition("\n")[0].strip()
-    if not first.startswith("DataLoader worker"):
+    # a batch of a dead worker is fetched through a socket that nobody serves any more
+    lost = isinstance(error, ConnectionError | EOFError)
+    if not lost and not first.startswith("DataLoader worker"):
         return None
     return RuntimeError(
         f"a loader process died ({first}), often for lack of memory. The same command goes on "

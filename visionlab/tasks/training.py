@@ -107,7 +107,7 @@ def _run(config: Mapping[str, Any], resume: Path | None, stop: StopSignals) -> P
             trainer.fit(task, datamodule=data, ckpt_path=resume, weights_only=True)
     except MisconfigurationException as error:
         raise ValueError(" ".join(str(error).split())) from error
-    except (RuntimeError, OSError) as error:
+    except (RuntimeError, OSError, EOFError) as error:
         told = explain_death(error) or atomic.explain_full(error, output)
         if told is None:
             raise
