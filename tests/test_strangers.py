@@ -210,14 +210,15 @@ def test_a_strangers_checkpoint_resumes_nothing_foreign(place, pwned, tmp_path, 
 
 
 @pytest.mark.parametrize(
-    ("commands", "key", "goes_on"),
+    ("doors", "key", "goes_on"),
     [
         (["restore", "certify"], "model", "holds a Linear; expected a learned proximal network"),
         (["frozen", "prior", "tasks", "surgery"], "task", "the weights of this Linear"),
+        (["export"], "model", "Linear has no timm backbone to export"),
     ],
 )
 def test_commands_call_the_code_of_a_checkpoint_only_on_trust(
-    commands, key, goes_on, tmp_path, capsys, monkeypatch
+    doors, key, goes_on, tmp_path, capsys, monkeypatch
 ):
     small = torch.nn.Linear(1, 1)  # of no kind that the commands could go on with
     monkeypatch.setattr(torch.nn, "Own", lambda: small, raising=False)
@@ -225,11 +226,14 @@ def test_commands_call_the_code_of_a_checkpoint_only_on_trust(
     stamp = checkpoint.metadata({key: {"_target_": "torch.nn.Own"}})
     state = {f"model.{k}": v for k, v in small.state_dict().items()}
     checkpoint.save({"state_dict": state, "visionlab": stamp}, path)
-    for command in commands:
-        assert evaluate.main([command, str(path)]) == 1
+    for door in doors:
+        main, command = evaluate.main, [door, str(path)]
+        if door == "export":
+            main, command = export.main, [str(path), str(tmp_path / "encoder.pth")]
+        assert main(command) == 1
         refused = capsys.readouterr().err
         assert "refuses to call 'torch.nn.Own' from a file; add --trust-code" in refused
-        assert evaluate.main([command, str(path), "--trust-code"]) == 1
+        assert main([*command, "--trust-code"]) == 1
         assert goes_on in capsys.readouterr().err
 
 

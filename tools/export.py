@@ -10,6 +10,8 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from visionlab.tasks.trust import add_trust_code
+
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Entry point; returns the exit status."""
@@ -24,6 +26,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "everything that the checkpoint and its shards hold",
     )
     p.add_argument("--overwrite", action="store_true", help="replace an existing file")
+    add_trust_code(p)
     args = p.parse_args(arguments)
     from visionlab import checkpoint
 
@@ -32,7 +35,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             return consolidate(args.checkpoint, args.output, overwrite=args.overwrite)
         data = checkpoint.config_of(checkpoint.read(args.checkpoint)).get("data") or {}
         sidecar = checkpoint.export_encoder(
-            checkpoint.load(args.checkpoint),
+            checkpoint.load(args.checkpoint, trust_code=args.trust_code),
             args.output,
             overwrite=args.overwrite,
             mean=data.get("mean"),
