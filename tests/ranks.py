@@ -6,11 +6,9 @@ They are forked from one server that has imported torch and Lightning, which tak
 import multiprocessing as mp
 import os
 import pickle
-import socket
 import traceback
 import warnings
 from collections.abc import Callable
-from contextlib import ExitStack
 from multiprocessing.connection import wait
 from typing import Any
 
@@ -22,18 +20,25 @@ _MEETINGS = 32
 
 
 def new_meeting() -> None:
-    """To be called before each further process group: a port that was just left may be taken."""
+    """To be called before each further process group: a store serves one."""
     port, *rest = os.environ["PORTS"].split()
     os.environ |= {"MASTER_PORT": port, "PORTS": " ".join(rest)}
 
 
-def free_ports(count: int) -> list[int]:
-    """Ports that nobody listens on."""
-    with ExitStack() as stack:
-        sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
-        for each in sockets:
-            each.bind(("127.0.0.1", 0))
-        return [each.getsockname()[1] for each in sockets]
+def open_stores(count: int) -> list[Any]:
+    """Stores where the ranks of one process group each meet, at ports that the system gives.
+
+    A port that is looked for, given back and taken later may be someone else's by then.
+    """
+    from torch.distributed import TCPStore
+
+    return [TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False) for _ in range(count)]
+
+
+def at_store(port: int) -> dict[str, str]:
+    """Environment of ranks that meet at a store of this process, as torchrun's meet at its own."""
+    return {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port),
+            "TORCHELASTIC_USE_AGENT_STORE": "True"}  # fmt: skip
 
 
 def on_ranks(
@@ -44,7 +49,8 @@ def on_ranks(
     Raises:
         AssertionError: one of them failed; its traceback.
     """
-    ports = free_ports(_MEETINGS)
+    stores = open_stores(_MEETINGS)
+    ports = [store.port for store in stores]
     pipes, processes = [], []
     for rank in range(ranks):
         mine, theirs = _SERVER.Pipe()
@@ -84,11 +90,8 @@ def _run(
     torch.set_num_threads(1)
     warnings.simplefilter("ignore")
     os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank), "NODE_RANK": "0"}
-    os.environ |= {
-        "WORLD_SIZE": str(ranks),
-        "MASTER_ADDR": "127.0.0.1",
-        "PORTS": " ".join(map(str, ports)),
-    }
+    os.environ |= at_store(ports[0])
+    os.environ |= {"WORLD_SIZE": str(ranks), "PORTS": " ".join(map(str, ports))}
     new_meeting()
     try:
         pipe.send_bytes(pickle.dumps(("", function(rank, *arguments))))

@@ -1,7 +1,6 @@
 """Two processes (gloo, CPU) end with the weights of one process on the same global batches."""
 
 import os
-import socket
 import sys
 import warnings
 from pathlib import Path
@@ -12,7 +11,9 @@ import torch
 sys.path.insert(0, str(Path(__file__).parent))
 from multitask_fixture import config, write_archives
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(280)]
+from tests.ranks import at_store, open_stores
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 
 # every pick split over both ranks (one of 3 pictures: shares of 2 and 1), or whole picks dealt
 SCENARIOS = {
@@ -58,7 +59,7 @@ def rank_main(rank: int, folder: str, port: int) -> None:
     """One of two ranks, as a launcher would start it."""
     torch.set_num_threads(1)
     os.environ |= {"LOCAL_RANK": str(rank), "RANK": str(rank), "NODE_RANK": "0"}
-    os.environ |= {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+    os.environ |= {"WORLD_SIZE": "2"} | at_store(port)
     for scenario, weights in (("split", None), ("split", "uncertainty"), ("dealt", None)):
         state = train(Path(folder), scenario, ranks=2, weights=weights)
         torch.save(state, Path(folder) / f"{scenario}_{weights}_{rank}.pt")
@@ -68,10 +69,8 @@ def rank_main(rank: int, folder: str, port: int) -> None:
 def two_ranks(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("ddp")
     write_archives(folder)
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    torch.multiprocessing.spawn(rank_main, (str(folder), port), nprocs=2)
+    (store,) = open_stores(1)
+    torch.multiprocessing.spawn(rank_main, (str(folder), store.port), nprocs=2)
     return folder
 
 

@@ -1,6 +1,5 @@
 import json
 import os
-import random
 import signal
 import subprocess
 import sys
@@ -12,6 +11,7 @@ import torch
 import yaml
 
 import visionlab
+from tests.held import held
 from visionlab import checkpoint
 from visionlab.checkpoint import CheckpointError
 from visionlab.tasks import training
@@ -91,21 +91,26 @@ def test_a_finished_run_resumes_to_nothing_but_its_evaluations(tiny_config, whol
 
 
 @pytest.mark.slow
-def test_killed_process_resumes_bit_equal(tiny_config, tmp_path):
-    """SIGKILL at a random moment of a real process, then to the end; all with one thread."""
-    path = tmp_path / "config.yaml"
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize("rows", [4, 11])
+def test_killed_process_resumes_bit_equal(tiny_config, images, tmp_path, rows):
+    """SIGKILL at an arbitrary moment of a real process, then to the end; all with one thread."""
+    path, hold = tmp_path / "config.yaml", tmp_path / "hold"
+    tiny_config["data"]["datasets"]["train"] = held(images, hold, 14)  # of 15
     path.write_text(yaml.safe_dump(tiny_config))
+    hold.touch()
     metrics = Path(tiny_config["output"]) / "metrics.csv"
-    command = [sys.executable, str(TRAIN), str(path)]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    least = random.Random(time.time_ns()).randrange(3, 13)
+    command = [sys.executable, str(TRAIN), "--trust-code", str(path)]
+    root = str(Path(__file__).resolve().parents[2])
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": root}
     process = subprocess.Popen(command, stderr=subprocess.DEVNULL, env=environment)
     while process.poll() is None:
-        if metrics.exists() and len(metrics.read_text().splitlines()) > least:
+        if metrics.exists() and len(metrics.read_text().splitlines()) > rows:
             process.send_signal(signal.SIGKILL)
             break
         time.sleep(0.002)
-    process.wait()
+    assert process.wait() == -signal.SIGKILL
+    hold.unlink()
     for arguments in ([], [f"output={tmp_path / 'whole'}"]):
         done = subprocess.run([*command, *arguments], capture_output=True, text=True,
                               env=environment, check=False)  # fmt: skip

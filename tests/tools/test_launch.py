@@ -12,7 +12,8 @@ import numpy as np
 import pytest
 import yaml
 
-from tests.ranks import free_ports
+from tests.held import held
+from tests.ranks import at_store, open_stores
 from visionlab.tasks.curves import read_curves
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -32,12 +33,13 @@ _LAUNCHED = (
 
 def environment(**more: str) -> dict[str, str]:
     kept = {k: v for k, v in os.environ.items() if not k.startswith(_LAUNCHED)}
-    return kept | {"OMP_NUM_THREADS": "1", "PYTHONWARNINGS": "ignore"} | more
+    own = {"OMP_NUM_THREADS": "1", "PYTHONWARNINGS": "ignore", "PYTHONPATH": str(ROOT)}
+    return kept | own | more
 
 
 @pytest.fixture(scope="module")
 def tiny(tmp_path_factory) -> Path:
-    """A config of 40 steps, for one process, as a user would write it."""
+    """A config of 40 steps, for one process; the file ``hold`` beside it holds them at 30."""
     folder = tmp_path_factory.mktemp("launch")
     rng = np.random.default_rng(0)
     pixels = rng.integers(0, 255, (64, 8, 8)).astype(np.uint8)
@@ -51,8 +53,7 @@ def tiny(tmp_path_factory) -> Path:
                       "decoder": {"name": "light", "depth": 1, "dim": 16, "heads": 2}},
         },
         "data": {"name": "images", "batch_size": 8, "mean": [0.5], "std": [0.25],
-                 "datasets": {"train": {"name": "array_images",
-                                        "path": str(folder / "images.npz")}}},
+                 "datasets": {"train": held(folder / "images.npz", folder / "hold", 30)}},
         "trainer": {"max_epochs": 10, "accelerator": "cpu", "devices": 1, "log_every_n_steps": 1,
                     "checkpoint_every_n_steps": 5, "num_sanity_val_steps": 0,
                     "enable_model_summary": False, "enable_progress_bar": False},
@@ -64,7 +65,8 @@ def tiny(tmp_path_factory) -> Path:
 def torchrun(tiny: Path, output: Path, *options: str) -> list[str]:
     """``--standalone``: with a fixed port a second attempt would meet the first one's traces."""
     return [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2",
-            *options, TRAIN, str(tiny / "tiny.yaml"), f"output={output}"]  # fmt: skip
+            *options, TRAIN, "--trust-code", str(tiny / "tiny.yaml"),
+            f"output={output}"]  # fmt: skip
 
 
 def curve(output: Path) -> list[tuple[int, float]]:
@@ -119,29 +121,59 @@ def wait_for_rows(output: Path, least: int, process: subprocess.Popen) -> None:
 @pytest.mark.skipif(sys.platform != "linux", reason="finds processes in /proc")
 def test_a_lost_rank_is_started_again_and_the_run_ends_as_if_nothing_was(tiny, whole):
     output = tiny / "lost"
+    (tiny / "hold").touch()
     process = subprocess.Popen(
         torchrun(tiny, output, "--max-restarts", "1"), env=environment(),
         stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
     )  # fmt: skip
     wait_for_rows(output, 12, process)
     os.kill(max(processes_below(process.pid)), signal.SIGKILL)
+    (tiny / "hold").unlink()
     text, _ = process.communicate(timeout=400)
     assert process.returncode == 0, text
     assert f"going on from {output / 'last.ckpt'}" in text
     assert curve(output) == curve(whole[0])
 
 
+# As SLURM's since 22.05: CPUs per task are not taken over from the job; of the cluster's default
+# to kill all processes once one has failed, srun is told otherwise; its status is the highest one.
 SRUN = """#!{python}
-import os, signal, subprocess, sys
-command = [a for a in sys.argv[1:] if not a.startswith("--")]
-ranks = [subprocess.Popen(command, env=dict(os.environ, SLURM_PROCID=str(r), SLURM_LOCALID=str(r)))
+import os, signal, subprocess, sys, time
+options = [a for a in sys.argv[1:] if a.startswith("--kill")]
+command = [a for a in sys.argv[1:] if a not in options]
+kills = "--kill-on-bad-exit=0" not in options
+cpus = os.environ.get("SRUN_CPUS_PER_TASK")
+kept = {{k: v for k, v in os.environ.items() if k != "SLURM_CPUS_PER_TASK"}}
+kept |= {{"SLURM_CPUS_PER_TASK": cpus}} if cpus else {{}}
+ranks = [subprocess.Popen(command, env=dict(kept, SLURM_PROCID=str(r), SLURM_LOCALID=str(r)))
          for r in range(2)]
 def forward(number, frame):
     for rank in ranks:
         rank.send_signal(number)
 for number in (signal.SIGTERM, signal.SIGUSR1):
     signal.signal(number, forward)
-sys.exit(max(rank.wait() for rank in ranks))
+while any(rank.poll() is None for rank in ranks):
+    if kills and any(rank.poll() for rank in ranks):
+        forward(signal.SIGTERM, None)
+        kills = False
+    time.sleep(0.02)
+sys.exit(max(r.wait() if r.returncode >= 0 else 128 - r.returncode for r in ranks))
+"""
+
+# A process of a run in no time: leaves with its status, a while after the one before it
+RANK = """#!{python}
+import os, pathlib, signal, sys, time
+rank, folder = int(os.environ["SLURM_PROCID"]), pathlib.Path(os.environ["FOLDER"])
+status = int(os.environ["STATUSES"].split()[rank])
+signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGUSR1])
+(folder / f"cpus{{rank}}").write_text(os.environ.get("SLURM_CPUS_PER_TASK", "none"))
+(folder / f"ready{{rank}}").touch()
+if "ASKED" in os.environ:
+    signal.sigwait([signal.SIGUSR1])
+time.sleep(0.3 * rank)
+if status > 128:
+    os.kill(os.getpid(), status - 128)
+sys.exit(status)
 """
 
 
@@ -161,35 +193,84 @@ def cluster(tiny) -> dict[str, str]:
     return environment(
         PATH=f"{binaries}:{os.environ['PATH']}", SLURM_JOB_ID="4217", SLURM_JOB_NAME="visionlab",
         SLURM_NTASKS="2", SLURM_NTASKS_PER_NODE="2", SLURM_NNODES="1", SLURM_NODEID="0",
-        SLURM_NODELIST="127.0.0.1", SLURM_CPUS_PER_TASK="1", MASTER_PORT=str(free_ports(1)[0]),
+        SLURM_NODELIST="127.0.0.1", SLURM_CPUS_PER_TASK="1",
     )  # fmt: skip
 
 
 def submit(tiny: Path, cluster: dict[str, str], output: Path) -> subprocess.Popen:
     return subprocess.Popen(
-        ["bash", str(ROOT / "tools/train.sbatch"), str(tiny / "tiny.yaml"), f"output={output}"],
+        ["bash", str(ROOT / "tools/train.sbatch"), "--trust-code", str(tiny / "tiny.yaml"),
+         f"output={output}"],
         env=cluster, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
     )  # fmt: skip
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="signals and a shell")
 def test_a_job_out_of_time_saves_is_queued_again_and_ends_as_the_whole_run(tiny, cluster, whole):
-    output, requeued = tiny / "slurm", tiny / "scontrol.log"
-    job = submit(tiny, cluster, output)
+    output, requeued, hold = tiny / "slurm", tiny / "scontrol.log", tiny / "hold"
+    stores = open_stores(2)
+    hold.touch()
+    job = submit(tiny, cluster | at_store(stores[0].port), output)
     wait_for_rows(output, 12, job)
     job.send_signal(signal.SIGUSR1)  # to the script alone, as --signal=B: does
-    text, _ = job.communicate(timeout=300)
+    heard = read_until(job, "saving after this step", times=2)
+    hold.unlink()
+    text = heard + job.communicate(timeout=300)[0]
     assert job.returncode == 75, text
     assert "masked_pretraining on 2 x cpu" in text
     assert requeued.read_text() == "requeue 4217\n"
     assert len(curve(output)) < 40
 
-    job = submit(tiny, cluster | {"SLURM_RESTART_COUNT": "1"}, output)
+    again = cluster | at_store(stores[1].port) | {"SLURM_RESTART_COUNT": "1"}
+    job = submit(tiny, again, output)
     text, _ = job.communicate(timeout=400)
     assert job.returncode == 0, text
     assert "going on from" in text
     assert requeued.read_text() == "requeue 4217\n"
     assert curve(output) == curve(whole[0])
+
+
+def read_until(process: subprocess.Popen, said: str, *, times: int) -> str:
+    """Output up to the line where ``said`` has been said so often."""
+    text = ""
+    while text.count(said) < times:
+        line = process.stdout.readline()
+        assert line, text
+        text += line
+    return text
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="signals and a shell")
+@pytest.mark.parametrize(
+    ("statuses", "asked", "queued"),
+    [
+        ("75 75", True, True),
+        ("75 143", True, True),  # killed while it left
+        ("75 75", False, True),  # SIGTERM went to the run alone: preemption
+        ("0 143", False, False),
+        ("1 1", True, False),
+        ("0 0", True, False),  # finished just in time
+        ("0 0", False, False),
+    ],
+)
+def test_what_is_queued_again(tmp_path, cluster, statuses, asked, queued):
+    requeued, python = tmp_path / "scontrol.log", tmp_path / "python"
+    python.write_text(RANK.format(python=sys.executable))
+    (tmp_path / "scontrol").write_text(f'#!/bin/sh\necho "$@" >> {requeued}\n')
+    for path in (python, tmp_path / "scontrol"):
+        path.chmod(0o755)
+    own = {"PATH": f"{tmp_path}:{cluster['PATH']}", "STATUSES": statuses, "FOLDER": str(tmp_path),
+           "SLURM_CPUS_PER_TASK": "3"} | ({"ASKED": "1"} if asked else {})  # fmt: skip
+    job = submit(tmp_path, cluster | own, tmp_path / "run")
+    while asked and len(list(tmp_path.glob("ready*"))) < 2:
+        assert job.poll() is None
+        time.sleep(0.02)
+    if asked:
+        job.send_signal(signal.SIGUSR1)
+    text, _ = job.communicate(timeout=60)
+    assert job.returncode == max(map(int, statuses.split())), text
+    assert requeued.exists() == queued
+    assert [(tmp_path / f"cpus{rank}").read_text() for rank in range(2)] == ["3", "3"]
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="a shell")
