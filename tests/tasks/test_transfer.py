@@ -3,6 +3,7 @@
 import copy
 import json
 import re
+import subprocess
 import sys
 from pathlib import Path
 
@@ -13,9 +14,12 @@ import yaml
 
 from visionlab import checkpoint
 from visionlab import config as configs
+from visionlab.tasks import own_process
 from visionlab.tasks.encoders import Encoder, read_encoder, with_encoder, write_untrained
+from visionlab.tasks.own_process import one_device, run_apart
+from visionlab.tasks.stopping import Interrupted
 from visionlab.tasks.training import run as train
-from visionlab.tasks.transfer import summary
+from visionlab.tasks.transfer import _with_untrained, summary
 
 sys.path.insert(0, str(Path(__file__).parent))
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
@@ -137,6 +141,83 @@ def test_the_untrained_encoder_is_the_start_of_the_training(folder, tmp_path):
     assert torch.equal(checkpoint.read(again.path)["state_dict"][weight], state[weight])
 
 
+def test_untrained_encoders_of_two_architectures(folder, tmp_path):
+    node = configs.read(folder / "green_0" / "config.yaml")["task"]["model"]
+    other = copy.deepcopy(node)
+    other["backbone"]["embed_dim"] = 48
+    other_path = tmp_path / "wide_0" / "last.ckpt"
+    config = {"task": {"model": other}, "seed": 0}
+    checkpoint.save({"state_dict": {}, "visionlab": checkpoint.metadata(config)}, other_path)
+    narrow, wide = read_encoder(folder / "green_0" / "last.ckpt"), read_encoder(other_path)
+    first, second = (write_untrained(e, tmp_path) for e in (narrow, wide))
+    sizes = [checkpoint.read(e.path)["state_dict"]["model.backbone.pos_embed"].shape[-1]
+             for e in (first, second)]  # fmt: skip
+    assert sizes == [32, 48]
+    together = _with_untrained([narrow, wide], tmp_path / "out", trust_code=False)
+    assert len({e.label for e in together}) == 4
+    assert write_untrained(narrow, tmp_path).path == first.path
+    config = {"task": {"model": {**node, "mask": {"name": "random"}}}, "seed": 0}
+    path = tmp_path / "random_0.ckpt"
+    checkpoint.save({"state_dict": {}, "visionlab": checkpoint.metadata(config)}, path)
+    random = read_encoder(path)
+    assert write_untrained(random, tmp_path).path == first.path  # another mask, one backbone
+    assert random.model != narrow.model
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_runs_on_two_ranks_and_one_table(folder, tmp_path):
+    tool = Path(__file__).resolve().parents[2] / "tools" / "evaluate.py"
+    command = [sys.executable, str(tool), "transfer", str(folder / "green_0" / "last.ckpt"),
+               "--config", f"CLS={folder / 'cls.yaml'}", "--output", str(tmp_path / "out"),
+               "--set", "trainer.devices=2", "trainer.strategy=ddp"]  # fmt: skip
+    done = subprocess.run(command, capture_output=True, text=True, timeout=800, check=False)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("Transfer, val split") == 1
+    assert "2 x cpu" in done.stderr
+    rows = json.loads((tmp_path / "out" / "results.json").read_text())["runs"]
+    assert "top1" in {r["figure"] for r in rows}
+
+
+def test_transfer_is_not_for_torchrun(folder, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr("visionlab.tasks.own_process.launched",
+                        lambda: {"devices": 4, "num_nodes": 2})  # fmt: skip
+    assert transfer(folder, tmp_path) == 1
+    assert "'transfer' was launched as 8 processes; start it as one" in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("trainer", "alone"),
+    [({"devices": 1}, True), ({"devices": [3]}, True), ({"devices": "1"}, True), ({}, False),
+     ({"devices": 8}, False), ({"devices": [0, 1]}, False), ({"devices": 1, "num_nodes": 2}, False),
+     ({"devices": -1}, False)],
+)  # fmt: skip
+def test_runs_of_one_device_stay_in_the_process(trainer, alone):
+    assert one_device({"trainer": trainer}) is alone
+
+
+def test_a_run_apart_that_fails_or_is_stopped(tmp_path, monkeypatch):
+    script = tmp_path / "train.py"
+    monkeypatch.setattr(own_process, "_TRAIN", script)
+    config = {"output": str(tmp_path / "run"), "seed": 3}
+    script.write_text("import sys; sys.exit(3 + (sys.argv[2:] == ['--trust-code']))")
+    with pytest.raises(RuntimeError, match=r"ended with status 3, its own message stands above"):
+        run_apart(config)
+    with pytest.raises(RuntimeError, match=r"ended with status 4"):
+        run_apart(config, trust_code=True)
+    script.write_text(
+        "import os, signal, sys, time\n"
+        "signal.signal(signal.SIGTERM, lambda *_: sys.exit(75))\n"
+        "os.kill(os.getppid(), signal.SIGTERM)\n"
+        "time.sleep(60)\n"
+    )
+    with pytest.raises(Interrupted) as caught:  # the run ends by the signal that was handed on
+        run_apart(config)
+    assert caught.value.code == 75
+    assert configs.read_plain(tmp_path / "run" / "config.yaml") == config
+
+
 def test_windows_and_experts_are_built_around_the_encoder(folder):
     """Sparse upcycling: the multi-task MoE gives what the encoder gave, at the start."""
     path = folder / "green_0" / "last.ckpt"
@@ -207,8 +288,9 @@ def test_encoders_that_cannot_start_a_run(folder, tmp_path, capsys):
 
 
 def test_groups_and_columns_of_the_table():
-    def row(encoder, figure, percent, data="COCO", task="things"):
-        return {"encoder": encoder, "kind_of_encoder": Encoder(encoder, Path(), 0).group,
+    def row(encoder, figure, percent, data="COCO", task="things", model="m"):
+        own = Encoder(encoder, Path(), 0, model)
+        return {"encoder": encoder, "kind_of_encoder": own.group, "model": model,
                 "figure": figure, "percent": percent, "data": data, "task": task}  # fmt: skip
 
     rows = [row("green_0", "ap50", 1.0), row("green_0", "coco_map", 2.0),
@@ -221,3 +303,10 @@ def test_groups_and_columns_of_the_table():
         "COCO AP mask": "3.00",
     }
     assert table[1] == {"encoder": "mae_vit_b16", "ImageNet top-1": "5.00"}
+    sizes = [
+        row("vit_224", "top1", 1.0, model=""),
+        row("vit_384", "top1", 2.0, model=""),
+        row("own_1", "top1", 3.0, model="a"),
+        row("own_2", "top1", 4.0, model="b"),
+    ]
+    assert [r["encoder"] for r in summary(sizes)] == ["vit_224", "vit_384", "own_1", "own_2"]

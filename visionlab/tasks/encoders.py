@@ -1,6 +1,8 @@
 """Pre-trained encoders as the start of other runs: where they go in a config, and do they fit?"""
 
 import copy
+import hashlib
+import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -20,15 +22,22 @@ class Encoder:
         label: names its runs; of the folder of a ``last.ckpt``, else of the file.
         path: a training checkpoint or a weights file.
         seed: of the run that made it, 0 if it carries none.
+        model: digest of the config of its model; empty if it carries none.
     """
 
     label: str
     path: Path
     seed: int
+    model: str = ""
 
     @property
     def group(self) -> str:
-        """The label without a number at its end: runs of one kind that differ in their seed."""
+        """The label without a number at its end, if runs of this model may differ in their seed.
+
+        Published weights keep theirs: it is a size (``vit_base_patch16_224``).
+        """
+        if not self.model:
+            return self.label
         return re.sub(r"[_-]\d+$", "", self.label) or self.label
 
 
@@ -45,25 +54,39 @@ def read_encoder(path: Path) -> Encoder:
     seed = config.get("seed", 0) if isinstance(config, Mapping) else 0
     resolved = path.resolve()
     label = resolved.parent.name if path.stem == "last" else path.stem
-    return Encoder(label, path, int(seed))
+    model = _digest(_model_of(config)) if isinstance(config, Mapping) else ""
+    return Encoder(label, path, int(seed), model)
+
+
+def _model_of(config: Mapping[str, Any]) -> Any:
+    held = config.get("task")
+    return held.get("model") if isinstance(held, Mapping) else config.get("model")
+
+
+def _digest(model: Any) -> str:
+    text = json.dumps(checkpoint.plain(model), sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:8]
 
 
 def write_untrained(encoder: Encoder, folder: Path, *, trust_code: bool = False) -> Encoder:
     """The encoder as it was before its first step: same config, same seed.
+
+    Its file lies in a folder by the digest of its backbone's config, so that none of another
+    network is taken for it; pre-trainings that differ in the mask or the decoder share one.
 
     Raises:
         CheckpointError: the file carries no config, so nobody knows where it started.
     """
     content = checkpoint.read(encoder.path)
     config = checkpoint.config_of(content, str(encoder.path))
-    held = config.get("task")
-    node = copy.deepcopy(held["model"] if isinstance(held, Mapping) else config["model"])
-    path = folder / f"untrained_{encoder.seed}.ckpt"
+    node = copy.deepcopy(_model_of(config))
+    digest = _digest(node.get("backbone", node) if isinstance(node, Mapping) else node)
+    path = folder / digest / f"untrained_{encoder.seed}.ckpt"
     if not path.is_file():
         seed_all(encoder.seed)
         model = configs.build(node, key="model", trust_code=trust_code)
         checkpoint.save_model(model, path, node)
-    return Encoder(path.stem, path, encoder.seed)
+    return Encoder(path.stem, path, encoder.seed, digest)
 
 
 def with_encoder(config: Mapping[str, Any], encoder: Path, source: str) -> dict[str, Any]:

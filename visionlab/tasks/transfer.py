@@ -9,7 +9,7 @@ import json
 import logging
 from argparse import ArgumentParser, Namespace
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import mean, stdev
 from typing import Any
@@ -25,6 +25,7 @@ from visionlab.tasks.encoders import (
     write_untrained,
 )
 from visionlab.tasks.frozen_scores import check_images, write_frozen_scores
+from visionlab.tasks.own_process import check_alone, one_device, run_apart
 from visionlab.tasks.run_folder import progress
 from visionlab.tasks.scores import check_scorable
 from visionlab.tasks.tables import format_table
@@ -61,7 +62,7 @@ def add_arguments(parser: ArgumentParser) -> None:
     parser.add_argument(
         "checkpoint", type=Path, nargs="+",
         help="encoders: last.ckpt of pre-trainings, exported encoders or published weights; those "
-        "that differ in a number at the end of their folder share a row",
+        "of one model that differ in a number at the end of their folder share a row",
     )  # fmt: skip
     parser.add_argument(
         "--config", nargs="+", default=[], metavar="[NAME=]YAML", help="downstream runs"
@@ -84,7 +85,12 @@ def add_arguments(parser: ArgumentParser) -> None:
 
 
 def run(args: Namespace) -> None:
-    """Check everything, run what is missing, print the table and write ``results.json``."""
+    """Check everything, run what is missing, print the table and write ``results.json``.
+
+    Raises:
+        ValueError: launched as several processes, or mistakes in what was given.
+    """
+    check_alone("transfer")
     tasks = read_tasks(
         args.config, args.frozen, overrides=args.set, split=args.split, trust_code=args.trust_code
     )
@@ -99,7 +105,7 @@ def run(args: Namespace) -> None:
         for encoder in encoders
         for task in tasks
         for seed in (args.seeds or [encoder.seed])
-        for row in run_one(encoder, task, seed, args.output)
+        for row in run_one(encoder, task, seed, args.output, trust_code=args.trust_code)
     ]
     table = summary(rows)
     text = json.dumps(checkpoint.plain({"table": table, "runs": rows}), indent=2)
@@ -155,10 +161,12 @@ def check_labels(encoders: Sequence[Encoder]) -> None:
 def _with_untrained(
     encoders: Sequence[Encoder], output: Path, *, trust_code: bool
 ) -> list[Encoder]:
-    first = {
-        e.seed: write_untrained(e, output / "untrained", trust_code=trust_code) for e in encoders
-    }
-    return [*first.values(), *encoders]
+    folder = output / "untrained"
+    made = (write_untrained(e, folder, trust_code=trust_code) for e in encoders)
+    starts = list({e.path: e for e in made}.values())
+    if len({e.model for e in starts}) > 1:
+        starts = [replace(e, label=f"untrained_{e.model}_{e.seed}") for e in starts]
+    return [*starts, *encoders]
 
 
 def check_fit(task: Downstream, encoders: Sequence[Encoder]) -> None:
@@ -212,8 +220,14 @@ def _check_size(backbone: Any, size: tuple[int, int]) -> None:
         )
 
 
-def run_one(encoder: Encoder, task: Downstream, seed: int, output: Path) -> list[dict[str, Any]]:
-    """Rows of one encoder on one task: trained, resumed, or read if they are there."""
+def run_one(
+    encoder: Encoder, task: Downstream, seed: int, output: Path, *, trust_code: bool = False
+) -> list[dict[str, Any]]:
+    """Rows of one encoder on one task: trained, resumed, or read if they are there.
+
+    Raises:
+        RuntimeError: a run with several devices failed.
+    """
     from visionlab.tasks import training
 
     config = {**with_encoder(task.config, encoder.path, task.source), "seed": seed}
@@ -226,11 +240,13 @@ def run_one(encoder: Encoder, task: Downstream, seed: int, output: Path) -> list
     elif task.frozen:
         log.info("k-NN and probe, into %s", folder)
         write_frozen_scores(config, configs.build(config["data"], key="data"), folder)
+    elif not one_device(config):
+        run_apart(config, trust_code=trust_code)
     else:
         training.run(config, folder / "last.ckpt" if standing == "begun" else None)
     tables = json.loads((folder / "results.json").read_text(encoding="utf-8"))
-    own = {"encoder": encoder.label, "kind_of_encoder": encoder.group, "checkpoint": encoder.path,
-           "config": task.source, "seed": seed}  # fmt: skip
+    own = {"encoder": encoder.label, "kind_of_encoder": encoder.group, "model": encoder.model,
+           "checkpoint": encoder.path, "config": task.source, "seed": seed}  # fmt: skip
     return [{**own, "data": task.name, **row} for row in tables["Scores"]]
 
 
@@ -248,9 +264,16 @@ def grouped(rows: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, list[float
     for row in rows:
         if row["figure"] in _HIDDEN or (row["figure"] == "ap50" and _has_coco(row, rows)):
             continue
-        columns = groups.setdefault(row["kind_of_encoder"], {})
+        columns = groups.setdefault(_group(row, rows), {})
         columns.setdefault(_column(row, rows), []).append(row["percent"])
     return groups
+
+
+def _group(row: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -> str:
+    """Kind of an encoder; its own label where encoders of this kind are not of one model."""
+    kind = row["kind_of_encoder"]
+    several = len({r.get("model") for r in rows if r["kind_of_encoder"] == kind}) > 1
+    return row["encoder"] if several else kind
 
 
 def _has_coco(row: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -> bool:
