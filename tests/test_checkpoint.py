@@ -1,5 +1,6 @@
 import errno
 import json
+import os
 
 import pytest
 import torch
@@ -229,3 +230,24 @@ def test_the_replaced_file_keeps_its_other_name(tmp_path):
     (tmp_path / ".f.123.part").touch()
     atomic.remove_leftovers(tmp_path)
     assert sorted(p.name for p in tmp_path.iterdir()) == ["before", "f"]
+
+
+def test_a_kill_at_any_moment_of_a_save_leaves_two_files(tmp_path, monkeypatch):
+    """Damage to one name must not reach the other: they are never links to one file."""
+    from visionlab import atomic
+
+    last, before = tmp_path / "f", tmp_path / "before"
+    for text in ("one", "two"):
+        with atomic.replacing(last, keep=before) as file:
+            file.write(text.encode())
+    replace, seen = Path.replace, []
+
+    def watched(self, target):
+        seen.append(os.path.samefile(last, before))
+        replace(self, target)
+        seen.append(os.path.samefile(last, before))
+
+    monkeypatch.setattr(Path, "replace", watched)
+    with atomic.replacing(last, keep=before) as file:
+        file.write(b"three")
+    assert seen == [False] * 4

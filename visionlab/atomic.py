@@ -53,9 +53,10 @@ def replacing(path: str | Path, *, keep: Path | None = None) -> Iterator[IO[byte
             file.flush()
             os.fsync(file.fileno())
         part.chmod(0o644)
-        if keep is not None and path.exists():
-            _link(path, keep)
+        second = _second_name(path, keep) if keep is not None and path.exists() else None
         part.replace(path)
+        if keep is not None and second is not None:
+            second.replace(keep)  # last: at no moment are both names one file
         _sync_folder(path.parent)
     except OSError as error:
         if own or error.errno in _UNWRITABLE:
@@ -81,8 +82,8 @@ def remove_leftovers(folder: Path) -> None:
         part.unlink(missing_ok=True)
 
 
-def _link(path: Path, keep: Path) -> None:
-    """Give ``path`` the second name ``keep``, whatever had that name before."""
+def _second_name(path: Path, keep: Path) -> Path | None:
+    """A hard link of ``path`` that will become ``keep``; None where the disk has no links."""
     second = keep.with_name(f".{keep.name}{_PART}")
     second.unlink(missing_ok=True)
     try:
@@ -91,8 +92,8 @@ def _link(path: Path, keep: Path) -> None:
         if error.errno not in _NO_LINKS:
             raise
         log.info("%s is not kept: no hard links on this file system (%s)", keep, error.strerror)
-        return
-    second.replace(keep)
+        return None
+    return second
 
 
 def _sync_folder(folder: Path) -> None:
