@@ -229,11 +229,7 @@ def inversion(args: argparse.Namespace) -> None:
     )
     for name, functions in (("as the official code", _two_calls), ("one call", _one_call)):
         _invert_with_scipy(functions(double, few[0]), few[0])
-        cpu, wall, residuals = _timed(
-            lambda functions=functions: [
-                _invert_with_scipy(functions(double, one), one) for one in few
-            ]
-        )
+        cpu, wall, residuals = _timed(partial(_invert_all, functions, double, few))
         print(
             f"SciPy CG one at a time, {name}: {len(few)} digits, {1e3 * cpu / len(few):.1f} ms CPU "
             f"and {1e3 * wall / len(few):.1f} ms wall per digit, largest residual "
@@ -273,6 +269,13 @@ def _one_call(net: ProximalMap, x: Tensor) -> dict[str, Any]:
         return (psi - (y * x).sum()).item(), (f - x).flatten().numpy()
 
     return {"fun": both, "jac": True}
+
+
+def _invert_all(
+    functions: Callable[[ProximalMap, Tensor], dict[str, Any]], net: ProximalMap, images: Tensor
+) -> list[float]:
+    """Residuals of `_invert_with_scipy`, one image at a time."""
+    return [_invert_with_scipy(functions(net, one), one) for one in images]
 
 
 def _invert_with_scipy(functions: dict[str, Any], x: Tensor) -> float:

@@ -113,7 +113,7 @@ def jacobian_diagonal(net: ProximalMap, y: Tensor, probes: int) -> Tensor:
     entries are alike; a floor keeps it positive. Signs come from a fixed generator.
     """
     generator = torch.Generator().manual_seed(0)
-    _, product = torch.func.vjp(net.forward, y)  # J is symmetric  # type: ignore[misc]
+    product = torch.func.vjp(net.forward, y)[1]  # J is symmetric
     total = torch.zeros_like(y)
     # one sign image for all samples: a result must not depend on the neighbours in the batch
     shape = (1, *y.shape[1:])

@@ -75,11 +75,11 @@ class Camera:
             object.__setattr__(self, name, value)
         for name in ("width", "height"):
             value = getattr(self, name)
-            if not isinstance(value, Real) or int(value) != value or value < 2:
+            if not isinstance(value, Real) or not float(value).is_integer() or value < 2:
                 raise ValueError(
                     f"camera {name} must be a whole number of pixels >= 2, got {value!r}"
                 )
-            object.__setattr__(self, name, int(value))
+            object.__setattr__(self, name, int(float(value)))
         if len(coefficients) not in _COEFFICIENTS[model]:
             wanted = " or ".join(map(str, _COEFFICIENTS[model]))
             raise ValueError(
