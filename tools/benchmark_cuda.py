@@ -155,6 +155,8 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--json", type=Path, help="write the rows there as well")
     parser.add_argument("--only", choices=("prebuilt", "nvrtc", "cpu"), help=argparse.SUPPRESS)
     options = parser.parse_args(arguments)
+    if options.frames < 2:
+        parser.error(f"--frames is {options.frames}; a batch has 2 or more, one frame is timed too")
     if options.device == "cuda" and not torch.cuda.is_available():
         print(
             "benchmark cuda: torch sees no CUDA device; --device cpu runs the CPU twins",

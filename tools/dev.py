@@ -51,9 +51,10 @@ def test(python: Path, rest: list[str]) -> int:
     for check in (["ruff", "format", "--check"], ["ruff", "check"], ["mypy"]):
         if status := run([python, "-m", *check]):
             return status
-    # a file stays in one process: its fixtures are made once
-    spread = ["-n", "auto", "--maxprocesses", "8", "--dist", "loadfile"]
-    return run([python, "-m", "pytest", "-q", *spread])
+    # one process more than cores, since many tests wait for others of their own; a file stays in
+    # one process: its fixtures are made once
+    processes = min((os.cpu_count() or 1) + 1, 8)
+    return run([python, "-m", "pytest", "-q", "-n", processes, "--dist", "loadfile"])
 
 
 def find_python(here: bool) -> Path:

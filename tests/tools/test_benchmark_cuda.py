@@ -14,18 +14,18 @@ spec.loader.exec_module(benchmark_cuda)
 @pytest.mark.slow
 def test_the_table_is_complete(tmp_path, capsys):
     output = tmp_path / "rows.json"
-    arguments = ["--device", "cpu", "--frames", "1", "--repeats", "1", "--json", str(output)]
+    arguments = ["--device", "cpu", "--frames", "2", "--repeats", "1", "--json", str(output)]
     assert benchmark_cuda.main(arguments) == 0
     rows = json.loads(output.read_text())["cpu"]
     assert [(row["what"], row["lines"], row["frames"]) for row in rows] == [
         ("vote", 576, 1),
         ("vote, answer on the host", 576, 1),
-        ("vote", 576, 1),
-        ("vote", 5184, 1),
-        ("vote", 129600, 1),
-        ("lines + vote", 576, 1),
-        ("refinement", 5184, 1),
-        ("estimate_batch, verdicts included", 5184, 1),
+        ("vote", 576, 2),
+        ("vote", 5184, 2),
+        ("vote", 129600, 2),
+        ("lines + vote", 576, 2),
+        ("refinement", 5184, 2),
+        ("estimate_batch, verdicts included", 5184, 2),
     ]
     assert all(row["microseconds"] > 0 for row in rows)
     assert capsys.readouterr().out.count("| vote |") == 4
