@@ -96,9 +96,9 @@ def _check_records(path: Path) -> None:
 
     0.3 ms per MB. Files of torch before 1.6 are no archives and carry no checksums.
     """
-    if not zipfile.is_zipfile(path):
-        return
     try:
+        if not zipfile.is_zipfile(path):  # raises, too, for some damage to the end of the file
+            return
         with zipfile.ZipFile(path) as archive:
             # torch stores; what is deflated may unfold to any size
             packed = [r.filename for r in archive.infolist() if r.compress_type]
