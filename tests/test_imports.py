@@ -17,8 +17,9 @@ FORBIDDEN = {
     "rotation": PILLARS | {"data", "tasks", "plots"},
     "backbones": {"data", "tasks", "plots", "heads", "rotation", "masking"},
     "data": PILLARS | {"tasks", "rotation", "backbones", "plots"},
+    "config": PILLARS | {"data", "tasks", "rotation", "backbones", "plots"},
 }
-NO_LIGHTNING = [*PILLARS, "rotation", "backbones", "plots"]
+NO_LIGHTNING = [*PILLARS, "rotation", "backbones", "plots", "config"]
 
 
 def module_level_imports(path: Path) -> set[str]:

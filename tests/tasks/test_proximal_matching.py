@@ -1,3 +1,5 @@
+from pathlib import Path
+
 import lightning as L
 import pytest
 import torch
@@ -113,8 +115,8 @@ def test_wrong_settings(model, options, message):
     "name", ["laplacian", "mnist", "photos_gray", "photos_gray_range", "photos_color", "ct"]
 )
 def test_configs_build_and_take_a_step(name):
-    root = configs.__file__.replace("visionlab/config.py", "configs/proximal/")
-    read = configs.read(f"{root}{name}.yaml", ["task.model.hidden=4"] * (name != "laplacian"))
+    root = Path(__file__).parents[2] / "configs/proximal"
+    read = configs.read(root / f"{name}.yaml", ["task.model.hidden=4"] * (name != "laplacian"))
     task = configs.build(read["task"], key="task")
     if name == "laplacian":
         batch = {"image": torch.randn(8, 1)}
