@@ -6,12 +6,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from visionlab.data.shards.packing import pack
 from visionlab.data.shards.sources import image_folder
 
 COUNT, PER_SHARD = 41, 7
+URL = "memory://bucket/set"
 
 
 @pytest.fixture(autouse=True, scope="session")
@@ -53,3 +55,10 @@ def flip(path: Path, position: int, bit: int = 2) -> None:
     data = bytearray(path.read_bytes())
     data[position] ^= 1 << bit
     path.write_bytes(data)
+
+
+def crop(image: torch.Tensor) -> torch.Tensor:
+    """A random crop and flip: draws from the keyed generator."""
+    y, x, flipped = (int(torch.randint(0, n, ())) for n in (8, 12, 2))
+    image = image[:, y : y + 12, x : x + 12]
+    return image.flip(-1) if flipped else image

@@ -8,7 +8,7 @@ from PIL import Image
 from torch.utils.data import Dataset
 
 from visionlab.data import ArrayImages, ImageData, ImageFolder, KeyedLoader
-from visionlab.data.loading import UnreadableSampleError, check_workers
+from visionlab.data.loading import KeyedSampler, UnreadableSampleError, check_workers
 from visionlab.data.randomness import keyed_randomness, mix, seed_all
 
 
@@ -237,3 +237,9 @@ def test_data_module_checks_its_arguments():
         data.on_after_batch_transfer(next(iter(data.train_dataloader())), 0)
     with pytest.raises(ValueError, match="no dataset 'test' among"):
         data.test_dataloader()
+
+
+def test_the_sampler_has_no_order_of_its_own():
+    sampler = KeyedSampler(3, 2, seed=0, shuffle=True, drop_last=False,
+                           shuffled=lambda seed, epoch: torch.tensor([2, 0, 1]))  # fmt: skip
+    assert list(sampler) == [[(0, 2), (0, 0)], [(0, 1)]]

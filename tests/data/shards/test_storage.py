@@ -1,4 +1,4 @@
-"""Packed sets behind a URL: range requests, the shared cache, damage on the way, no waiting."""
+"""Packed sets behind a URL: the shared cache, damage on the way, no waiting."""
 
 import errno
 import http.server
@@ -9,38 +9,17 @@ from functools import partial
 from pathlib import Path
 
 import fsspec
-import numpy as np
 import pytest
 import torch
-from shard_sets import COUNT, PER_SHARD, flip, make_folder, make_packed, no_sync
+from shard_sets import COUNT, PER_SHARD, URL, flip
 
 from visionlab.data import ImageShards, KeyedLoader
 from visionlab.data.loading import DamagedDataError
 from visionlab.data.shards import storage
-from visionlab.data.shards.ahead import FetchAhead
 from visionlab.data.shards.storage import ShardFolder
 from visionlab.data.shards.verification import verify
 
-__all__ = ["no_sync"]  # a fixture for all tests here
-URL = "memory://bucket/set"
 SHARDS = -(-COUNT // PER_SHARD)
-
-
-@pytest.fixture(scope="module")
-def packed(tmp_path_factory):
-    place = tmp_path_factory.mktemp("remote")
-    return make_packed(make_folder(place / "pictures"), place / "set")
-
-
-@pytest.fixture
-def remote(packed, monkeypatch):
-    """The set in fsspec's memory file system; retries without waiting."""
-    monkeypatch.setattr(storage.time, "sleep", lambda seconds: None)
-    filesystem = fsspec.filesystem("memory")
-    for path in packed.iterdir():
-        filesystem.pipe_file(f"/bucket/set/{path.name}", path.read_bytes())
-    yield filesystem
-    filesystem.rm("/bucket", recursive=True)
 
 
 def batches(root, **options):
@@ -125,9 +104,6 @@ def test_a_cached_shard_of_another_size_is_fetched_again(packed, remote, tmp_pat
     path = folder.fetch(part)
     path.write_bytes(b"cut off")
     assert folder.fetch(part).read_bytes() == (packed / part.name).read_bytes()
-
-
-# ---------------------------------------------------------------- damage
 
 
 @pytest.mark.parametrize("cached", [False, True])
@@ -333,37 +309,3 @@ def test_a_backend_that_is_not_installed_is_named(monkeypatch):
     monkeypatch.setattr(fsspec.core, "url_to_fs", missing)
     with pytest.raises(ValueError, match=r"Install s3fs .* pip install 'visionlab\[remote\]'"):
         ShardFolder("s3://bucket/set")
-
-
-# ---------------------------------------------------------------- fetching ahead
-
-
-def test_shards_are_fetched_before_they_are_needed():
-    fetched = []
-    ahead = FetchAhead(fetched.append, np.repeat([4, 2, 7, 1], 10), horizon=10)
-    for done, expected in ((0, [4, 2]), (9, [4, 2]), (10, [4, 2, 7]), (21, [4, 2, 7, 1])):
-        ahead(done)
-        deadline = time.monotonic() + 10
-        while len(fetched) < len(expected) and time.monotonic() < deadline:
-            time.sleep(0.01)
-        assert sorted(fetched) == sorted(expected)
-    ahead.close()
-
-
-def test_a_resumed_epoch_fetches_nothing_that_is_done():
-    fetched = []
-    ahead = FetchAhead(fetched.append, np.repeat([4, 2, 7], 10), horizon=0)
-    ahead(25)
-    ahead._pool.shutdown(wait=True)
-    assert fetched == [7]
-
-
-def test_what_fails_ahead_is_reported_by_whoever_needs_it(remote, tmp_path):
-    remote.rm("/bucket/set/shard-00005.tar")
-    dataset = ImageShards(URL, cache=str(tmp_path))
-    loader = KeyedLoader(dataset, 4)  # in order: the last shard comes last
-    seen = []
-    with pytest.raises(DamagedDataError, match=r"shard-00005\.tar is missing"):
-        seen += [int(i) for b in loader for i in b["index"]]
-    assert dataset.fetch_ahead([0]) is not None
-    assert ImageShards(URL).fetch_ahead([0]) is None
