@@ -164,12 +164,14 @@ def test_mlp_of_vectors():
     [
         ({"activation": "relu"}, "activation is one of"),
         ({"dim": 3}, "dim is 1"),
-        ({"kernel_size": 4}, "kernel_size must be odd, got 4"),
+        ({"kernel_size": 4}, "kernel_size must be odd and positive, got 4"),
         ({"strides": ()}, "at least 1"),
         ({"hidden": (3, 4)}, "hidden needs one number or one per stride: 6, got 2"),
         ({"kernel_size": (3, 3)}, "kernel_size needs one number or one per stride: 6, got 2"),
         ({"first": "square"}, "first is .same. or .energy., got .square."),
         ({"beta": 0.0}, "beta must be > 0"),
+        ({"alpha": float("nan")}, "alpha >= 0, got beta=100.0, alpha=nan"),
+        ({"heads": "first"}, "heads is 'all' or 'last', got 'first'"),
         ({"noise_range": (0.3, 0.1)}, "0 < low < high"),
     ],
 )

@@ -125,6 +125,8 @@ class TestNoiseLevel:
     def test_untrained_levels_are_refused(self):
         with pytest.raises(ValueError, match=r"range trained on, 0\.01 to 0\.2, got 0\.3"):
             conditioned().at(0.3)
+        with pytest.raises(ValueError, match=r"range trained on, 0\.01 to 0\.2, got 0\.3"):
+            conditioned()(torch.rand(1, 1, 12, 12), 0.3)
         with pytest.raises(ValueError, match="not trained over a range"):
             small(noise_level=0.1).at(0.1)
 
@@ -134,13 +136,18 @@ class TestNoiseLevel:
             conditioned()(v)
         with pytest.raises(ValueError, match="takes no noise level"):
             small()(v, 0.1)
+        with pytest.raises(ValueError, match=r"one per image, \(1,\); got shape \(2,\)"):
+            conditioned()(v, torch.tensor([0.1, 0.1]))
 
     @pytest.mark.parametrize(
         ("options", "message"),
         [
             ({"noise_level": 0.1, "conditioned": True}, "needs the range of its noise"),
             ({"noise_level": -0.1}, "noise_level must be positive"),
+            ({"noise_level": float("nan")}, "noise_level must be positive and finite, got nan"),
             ({"noise_level": (0.2, 0.1)}, "0 < low < high"),
+            ({"noise_level": (0.2,)}, r"0 < low < high, got \(0.2,\)"),
+            ({"noise_level": (), "conditioned": True}, r"0 < low < high, got \(\)"),
         ],
     )
     def test_wrong_statements(self, options, message):
@@ -153,6 +160,12 @@ class TestBadInput:
         ("v", "error", "message"),
         [
             (torch.zeros(1, 1, 8, 8, dtype=torch.uint8), TypeError, r"got torch\.uint8; convert"),
+            (torch.rand(1, 1, 8, 8).numpy(), TypeError, "as a torch tensor, got ndarray"),
+            (
+                torch.rand(1, 1, 8, 8).double(),
+                TypeError,
+                r"float64 on cpu, .* torch.float32 on cpu",
+            ),
             (torch.rand(1, 3, 8, 8), ValueError, "with 1 channels, got a tensor of shape"),
             (torch.rand(1, 8, 8), ValueError, r"expected \(batch, channels, height, width\)"),
             (torch.rand(1, 1, 8, 3), ValueError, "at least 4 samples along each axis, got 8 x 3"),
@@ -169,6 +182,8 @@ def test_any_potential_makes_a_network():
     assert net(torch.randn(4, 2)).shape == (4, 2)
     with pytest.raises(ValueError, match=r"expected \(batch, channels\) with 2 channels"):
         net(torch.randn(4, 3))
+    with pytest.raises(TypeError, match="needs a ConvexPotential such as ConvexConv, got Conv2d"):
+        ProximalNetwork(nn.Conv2d(1, 1, 3))
 
 
 def test_copies_and_state_dicts_agree():

@@ -52,8 +52,8 @@ class ConvexConv(ConvexPotential):
             raise ValueError(f"dim is 1 (signals) or 2 (images), got {dim}")
         widths = _per_layer(hidden, len(strides), "hidden")
         kernels = _per_layer(kernel_size, len(strides), "kernel_size")
-        if any(k % 2 == 0 for k in kernels):
-            raise ValueError(f"kernel_size must be odd, got {kernel_size}")
+        if any(k < 1 or k % 2 == 0 for k in kernels):
+            raise ValueError(f"kernel_size must be odd and positive, got {kernel_size}")
         if not strides or min(in_channels, unshuffle, *widths, *strides) < 1:
             raise ValueError(
                 "in_channels, hidden, unshuffle and every stride must be at least 1, got "

@@ -17,6 +17,7 @@ A noise level enters through free terms (scale of V_k, shift of b_k) and through
 h_k only, so psi is convex in x at each noise level.
 """
 
+import math
 from collections.abc import Sequence
 from typing import Any, Literal, NamedTuple
 
@@ -93,7 +94,9 @@ class ConvexPotential(nn.Module):
             raise ValueError(f"first is 'same' or 'energy', got {first!r}")
         if dim not in _CONV:
             raise ValueError(f"dim is 0 (vectors), 1 (signals) or 2 (images), got {dim}")
-        if beta <= 0 or alpha < 0:
+        if heads not in ("all", "last"):
+            raise ValueError(f"heads is 'all' or 'last', got {heads!r}")
+        if not 0 < beta < math.inf or not 0 <= alpha < math.inf:
             raise ValueError(f"beta must be > 0 and alpha >= 0, got beta={beta}, alpha={alpha}")
         self.layers, self.dim = tuple(layers), dim
         self.image_channels, self.minimum_size = in_channels, 1

@@ -38,7 +38,7 @@ def proximal_matching_loss(prediction: Tensor, target: Tensor, gamma: float | Te
             f"prediction {tuple(prediction.shape)} and target {tuple(target.shape)} must have the "
             "same shape"
         )
-    if not isinstance(gamma, Tensor) and gamma <= 0:
+    if not isinstance(gamma, Tensor) and not gamma > 0:
         raise ValueError(f"gamma must be positive, got {gamma}")
     mean_square = (prediction - target).square().flatten(1).mean(1)
     return -torch.expm1(-mean_square / gamma**2).mean()

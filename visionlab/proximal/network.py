@@ -5,6 +5,7 @@ Fang, Buchanan, Sulam, "What's in a Prior? Learned Proximal Networks for Inverse
 Nikolova 2020), with R(f(v)) = <v, f(v)> - ||f(v)||^2 / 2 - psi(v).
 """
 
+import math
 from collections.abc import Sequence
 from typing import Literal
 
@@ -119,15 +120,17 @@ class ProximalNetwork(ProximalMap):
         self, backbone: ConvexPotential, *, noise_level: float | NoiseRange | None = None
     ) -> None:
         super().__init__()
+        if not isinstance(backbone, ConvexPotential):
+            raise TypeError(
+                f"a proximal network needs a ConvexPotential such as ConvexConv, got "
+                f"{type(backbone).__name__}"
+            )
         self.backbone = backbone
         if isinstance(noise_level, Sequence):
-            low, high = noise_level
-            if not 0 < low < high:
-                raise ValueError(f"noise_level must satisfy 0 < low < high, got {noise_level}")
-            self.noise_range = (float(low), float(high))
+            self.noise_range = _noise_range(noise_level)
         elif noise_level is not None:
-            if noise_level <= 0:
-                raise ValueError(f"noise_level must be positive, got {noise_level}")
+            if not 0 < noise_level < math.inf:
+                raise ValueError(f"noise_level must be positive and finite, got {noise_level}")
             self.noise_level = float(noise_level)
 
     @property
@@ -149,8 +152,9 @@ class ProximalNetwork(ProximalMap):
             sigma: noise level, a number or (B,), for a conditioned network only.
 
         Raises:
-            TypeError: integer images.
-            ValueError: wrong shape, or a noise level missing, superfluous or out of range.
+            TypeError: images that are no floats, or not of the type of the weights.
+            ValueError: wrong shape, or a noise level missing, superfluous or, as a number, out of
+                range.
         """
         self._check(v)
         return self.backbone.gradient(v, self._level(v, sigma))
@@ -172,10 +176,20 @@ class ProximalNetwork(ProximalMap):
         return FixedNoise(self, sigma)
 
     def _check(self, v: Tensor) -> None:
+        if not isinstance(v, Tensor):
+            raise TypeError(f"expected images as a torch tensor, got {type(v).__name__}")
         if not v.is_floating_point():
             raise TypeError(
                 f"expected floating point images in [0, 1], got {v.dtype}; convert with "
                 "images.float() / 255"
+            )
+        weight = next(self.backbone.parameters())
+        if (v.dtype, v.device) != (weight.dtype, weight.device) and not (
+            v.device == weight.device and torch.is_autocast_enabled(v.device.type)
+        ):
+            raise TypeError(
+                f"images are {v.dtype} on {v.device}, the network's weights {weight.dtype} on "
+                f"{weight.device}; convert one of them with .to(...)"
             )
         self.backbone.check_shape(v.shape)
 
@@ -189,8 +203,32 @@ class ProximalNetwork(ProximalMap):
                 f"this network takes a noise level in {self.noise_range}: pass sigma, or use "
                 "net.at(sigma)"
             )
+        if isinstance(sigma, float | int):
+            self.check_level(sigma)
         level = torch.as_tensor(sigma, dtype=v.dtype, device=v.device)
-        return level.expand(v.shape[0]) if level.dim() == 0 else level
+        if level.dim() and level.shape != v.shape[:1]:
+            raise ValueError(
+                f"sigma is a number or one per image, ({len(v)},); got shape {tuple(level.shape)}"
+            )
+        return level.expand(v.shape[0])
+
+    def check_level(self, sigma: float) -> None:
+        """Raise ValueError unless ``sigma`` lies in the range of noise levels trained on."""
+        if self.noise_range is None:
+            raise ValueError(
+                "this network was not trained over a range of noise levels; use it as it is"
+            )
+        low, high = self.noise_range
+        if not low * (1 - 1e-6) <= sigma <= high * (1 + 1e-6):
+            raise ValueError(
+                f"sigma must lie in the range trained on, {low:g} to {high:g}, got {sigma:g}"
+            )
+
+
+def _noise_range(levels: Sequence[float]) -> NoiseRange:
+    if len(levels) != 2 or not 0 < levels[0] < levels[1] < math.inf:
+        raise ValueError(f"noise_level must satisfy 0 < low < high, got {levels!r}")
+    return float(levels[0]), float(levels[1])
 
 
 class FixedNoise(ProximalMap):
@@ -198,15 +236,7 @@ class FixedNoise(ProximalMap):
 
     def __init__(self, base: ProximalNetwork, sigma: float) -> None:
         super().__init__()
-        span = base.noise_range
-        if span is None:
-            raise ValueError(
-                "this network was not trained over a range of noise levels; use it as it is"
-            )
-        if not span[0] * (1 - 1e-6) <= sigma <= span[1] * (1 + 1e-6):
-            raise ValueError(
-                f"sigma must lie in the range trained on, {span[0]:g} to {span[1]:g}, got {sigma:g}"
-            )
+        base.check_level(sigma)
         self.base, self.noise_level = base, float(sigma)
 
     @property
@@ -285,7 +315,7 @@ class LearnedProximalNetwork(ProximalNetwork):
             )
         span = None
         if conditioned and isinstance(noise_level, Sequence):
-            span = (float(noise_level[0]), float(noise_level[1]))
+            span = _noise_range(noise_level)
         potential = ConvexConv(
             in_channels,
             hidden,
