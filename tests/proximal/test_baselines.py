@@ -134,3 +134,9 @@ def test_messages() -> None:
         wiener(y[..., :16], gaussian_blur(1.0), noise=0.1, spectrum=spectrum)
     with pytest.raises(ValueError, match="a weight is a positive number, got 0"):
         tv_denoise(y, 0.0)
+    with pytest.raises(ValueError, match="noise is a positive standard deviation, got nan"):
+        wiener(y, gaussian_blur(1.0), noise=float("nan"), spectrum=spectrum)
+    with pytest.raises(TypeError, match=r"expected floats .* got torch.uint8"):
+        tv_denoise((y * 255).byte(), 0.1)
+    with pytest.raises(TypeError, match=r"measurements: expected floats .* got torch.uint8"):
+        tv_restore((y * 255).byte(), gaussian_blur(1.0), 0.1)

@@ -81,13 +81,38 @@ def test_the_network_is_left_as_it_was():
 @pytest.mark.parametrize(
     ("x", "error", "message"),
     [
-        (torch.zeros(1, 1, 8, 8, dtype=torch.uint8), TypeError, "floating point images"),
-        (torch.full((1, 1, 8, 8), float("nan")), ValueError, "points hold NaN or infinity"),
+        (torch.zeros(1, 1, 8, 8, dtype=torch.uint8), TypeError, "points: expected floats"),
+        (torch.full((1, 1, 8, 8), float("nan")), ValueError, "points: 64 of 64 values are NaN"),
+        (torch.rand(0, 1, 8, 8), ValueError, "points: empty"),
     ],
 )
 def test_bad_points(x, error, message):
     with pytest.raises(error, match=message):
         certify(network(), x)
+
+
+@pytest.mark.parametrize(
+    "cut",
+    [
+        lambda x: x - torch.sin(x.roll(1, -1)).detach(),  # J = 1 for torch, not so in truth
+        lambda x: 0.5 * x.detach(),
+    ],
+)
+def test_finds_a_map_whose_derivative_torch_does_not_see(cut):
+    report = certify(cut, points())
+    assert report.symmetry == 0
+    assert any("derivative that torch finds is" in f for f in report.failures)
+
+
+def test_a_map_that_is_not_finite_fails():
+    assert not certify(lambda x: x * float("nan"), points()).holds
+
+
+def test_what_cannot_be_probed():
+    with pytest.raises(TypeError, match="expected a map of images, got str"):
+        certify("last.ckpt", points())
+    with pytest.raises(ValueError, match="are at least 1, got 0 and 20"):
+        certify(network(), points(), probes=0)
 
 
 def test_a_map_that_changes_the_shape():

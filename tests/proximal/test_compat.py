@@ -53,6 +53,15 @@ def test_negative_weights_are_refused():
 def test_a_foreign_checkpoint_is_refused():
     with pytest.raises(ValueError, match=r"no official LPN checkpoint.*got conv\.weight"):
         load_official({"conv.weight": torch.zeros(3)})
+    for foreign in (None, [1, 2], {"lin.0.weight": 3}, {"model_state_dict": None}):
+        with pytest.raises(ValueError, match="expected a mapping of names to tensors"):
+            load_official(foreign)
+    reference, _ = twin("mnist")
+    state = reference.state_dict()
+    with pytest.raises(ValueError, match=r"layout 'mnist': .*'res.1.bias'"):
+        load_official({k: v for k, v in state.items() if k != "res.1.bias"})
+    with pytest.raises(ValueError, match="has another shape"):
+        load_official({**state, "lin.1.weight": torch.zeros(2, 2, 3, 3)})
     with pytest.raises(FileNotFoundError, match="expected an official LPN checkpoint"):
         load_official("nowhere.pt")
 

@@ -63,3 +63,8 @@ def test_smoothing_is_a_normalised_gaussian():
 def test_wrong_arguments(path, levels, count, message):
     with pytest.raises(ValueError, match=message):
         prior_curve(network(), images()[:count], path, levels)
+
+
+def test_blur_of_a_signal():
+    with pytest.raises(ValueError, match=r"blur needs images \(B, C, H, W\), got shape"):
+        prior_curve(network(), torch.rand(2, 1, 16), "blur", (0.0, 1.0))

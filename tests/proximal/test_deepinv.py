@@ -143,8 +143,11 @@ def test_messages() -> None:
         LPNPrior(BumpProx()).prox(image(), gamma=0.5)
     with pytest.raises(NotImplementedError, match="needs an inversion"):
         LPNPrior(BumpProx()).grad(image())
+    for bridge in (LPNDenoiser, LPNPrior):
+        with pytest.raises(TypeError, match=r"expected an exact prox .* got Identity"):
+            bridge(torch.nn.Identity())
     with pytest.raises(TypeError, match="expected a deepinv LinearPhysics, got Linear"):
         DeepinvPhysics(torch.nn.Linear(1, 1), (1, 4, 4))
     wrong = deepinv.physics.LinearPhysics(A=lambda x: 2 * x, A_adjoint=lambda y: y)
-    with pytest.raises(ValueError, match="is not the adjoint of A: the dot test is off by"):
+    with pytest.raises(ValueError, match=r"not the transpose of the operator: .* is off by"):
         DeepinvPhysics(wrong, (1, 8, 8))

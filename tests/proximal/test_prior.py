@@ -105,13 +105,15 @@ def test_a_point_off_the_range_does_not_converge_and_says_so():
 @pytest.mark.parametrize(
     ("x", "error", "message"),
     [
-        (torch.zeros(1, 1, 8, 8, dtype=torch.uint8), TypeError, "floating point images"),
-        (torch.full((1, 1, 8, 8), float("inf")), ValueError, "NaN or infinity"),
+        (torch.zeros(1, 1, 8, 8, dtype=torch.uint8), TypeError, "x: expected floats"),
+        (torch.full((1, 1, 8, 8), float("inf")), ValueError, "x: 64 of 64 values are NaN"),
     ],
 )
 def test_bad_points(x, error, message):
     with pytest.raises(error, match=message):
         evaluate_prior(network(), x)
+    with pytest.raises(ValueError, match="start has shape"):
+        evaluate_prior(network(), torch.rand(2, 1, 8, 8), start=torch.rand(1, 1, 8, 8))
 
 
 def test_a_map_without_potential():

@@ -18,6 +18,7 @@ from visionlab.proximal import (
     pnp_mirror,
     pnp_pgd,
 )
+from visionlab.proximal.inversion import invert
 from visionlab.proximal.network import ProximalMap
 from visionlab.proximal.physics import MatrixOperator, Physics, add_noise, gaussian_blur
 
@@ -70,7 +71,7 @@ def test_guaranteed_runs_descend_on_every_problem(solver: str, problem: str, net
 
 @pytest.mark.parametrize("q", [0.5, 0.9])
 @pytest.mark.parametrize("problem", ["gaussian_circular", "matrix", "compressed_sensing_1/4"])
-@pytest.mark.parametrize("solver", ["mirror", "plain_admm", "plain_pgd"])
+@pytest.mark.parametrize("solver", ["mirror", "safeguarded", "plain_admm", "plain_pgd"])
 def test_minimiser_of_h_plus_weight_r_is_reached(solver: str, problem: str, q: float) -> None:
     """With R = (1/q - 1)/2 ||x||^2 the answer is one linear solve."""
     physics = PROBLEMS[problem]()
@@ -79,9 +80,13 @@ def test_minimiser_of_h_plus_weight_r_is_reached(solver: str, problem: str, q: f
     options = {"iterations": 3000, "tolerance": 1e-12}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", GuaranteeWarning)
+        # those that compare objectives stop where float64 cannot tell two of them apart
         if solver == "mirror":
-            # it stops where float64 cannot tell the objectives of two iterates apart
             result = pnp_mirror(y, physics, net, weight, iterations=3000, tolerance=1e-8)
+        elif solver == "safeguarded":
+            result = pnp_admm(y, physics, net, weight, guarantee=True, iterations=3000,
+                              tolerance=1e-8)  # fmt: skip
+            assert result.guaranteed
         elif solver == "plain_admm":
             result = pnp_admm(y, physics, net, weight, **options)
         else:
@@ -104,13 +109,13 @@ def test_splitting_minimises_the_envelope(accelerate: bool) -> None:
     torch.testing.assert_close(result.x, expected, rtol=1e-6, atol=1e-6)
 
 
-@pytest.mark.parametrize("solver", ["admm", "pgd", "accelerated"])
+@pytest.mark.parametrize("solver", ["pgd", "accelerated"])
 def test_guarantee_keeps_the_weight_through_the_relaxed_prox(solver: str) -> None:
     """f_tau(v) = q' v with q' = 1 - tau + tau q, so the prior is penalty * (1/q' - 1)/2 ||x||^2."""
     physics, q, weight = PROBLEMS["gaussian_circular"](), 0.6, 0.2
     y = measurements(physics)
     result = run(solver, y, physics, QuadraticProx(q), weight, iterations=5000, tolerance=1e-12)
-    penalty = 1.05 if solver == "admm" else 1 / 0.95
+    penalty = 1 / 0.95
     relaxed = 1 - (weight / penalty) * (1 - q)
     expected = physics.solve(physics.adjoint(y), penalty * (1 / relaxed - 1))
     torch.testing.assert_close(result.x, expected, rtol=1e-6, atol=1e-6)
@@ -132,6 +137,36 @@ def test_outside_the_theorem_the_lagrangian_can_rise_and_the_run_says_so() -> No
         GuaranteeWarning, match=r"eta = 2 >= 1 / \|\|A\|\|\^2 = 1, the theorem needs <"
     ):
         assert not pnp_pgd(y, physics, BumpProx(), 2.0, iterations=2).guaranteed
+
+
+def test_safeguarded_admm_is_admm_until_the_objective_would_rise() -> None:
+    physics = PROBLEMS["gaussian_circular"]()
+    y = measurements(physics)
+    options = {"iterations": 60, "tolerance": 0.0}
+    with pytest.warns(GuaranteeWarning):
+        plain = pnp_admm(y, physics, BumpProx(), 0.3, **options)
+    safe = pnp_admm(y, physics, BumpProx(), 0.3, guarantee=True, **options)
+    assert safe.guaranteed
+    assert safe.guarantee.quantity == "h + w R"
+    assert torch.equal(safe.merit, safe.objective)
+    rose = (plain.objective.diff(dim=0) > 0).any(1).nonzero()
+    first = int(rose[0]) + 1  # the iterate at which plain ADMM first goes up
+    assert 0 < first < 60
+    torch.testing.assert_close(safe.objective[:first], plain.objective[:first])
+    assert (safe.objective.diff(dim=0) <= 1e-12).all()
+    assert (safe.objective[-1] <= plain.objective[-1] + 1e-9).all()
+
+
+def test_safeguarded_admm_ends_at_a_critical_point() -> None:
+    """F's gradient at x = f(v), A^T (A x - y) + w (v - x), vanishes; v is found by inversion."""
+    physics, net, weight = PROBLEMS["gaussian_circular"](), small_network(), 0.08
+    y = measurements(physics)
+    found = pnp_admm(y, physics, net, weight, guarantee=True, iterations=2000, tolerance=1e-8)
+    assert found.converged.all()
+    inverse = invert(net, found.x, tolerance=1e-11)
+    assert inverse.converged.all()
+    gradient = physics.gradient(found.x, y) + weight * (inverse.y - found.x)
+    assert gradient.abs().max() < 1e-5 * physics.adjoint(y).abs().max()
 
 
 def test_inside_the_theorem_nothing_is_relaxed() -> None:
@@ -231,6 +266,7 @@ def test_measurements_are_not_changed_and_the_start_is_used() -> None:
 
 @pytest.mark.parametrize("solver", GUARANTEED)
 def test_messages(solver: str) -> None:
+    call = GUARANTEED[solver][0]
     physics = PROBLEMS["matrix"]()
     y = measurements(physics)
     with pytest.raises(TypeError, match=r"measurements: expected floats .* got torch.int64"):
@@ -245,11 +281,12 @@ def test_messages(solver: str) -> None:
         run(solver, y, physics, BumpProx(), -0.1)
     with pytest.raises(TypeError, match=r"need an exact prox .* got Identity: a denoiser"):
         run(solver, y, physics, torch.nn.Identity(), 0.1)
+    with pytest.raises(TypeError, match=r"physics: expected a Physics .*, got function"):
+        call(y, lambda x: x, BumpProx(), 0.1)
     with pytest.raises(ValueError, match=r"start has shape \(1, 2\), the images \(2, 2, 18, 18\)"):
         run(solver, y, physics, BumpProx(), 0.1, start=torch.zeros(1, 2))
     with pytest.raises(ValueError, match="iterations is at least 1, got 0"):
         run(solver, y, physics, BumpProx(), 0.1, iterations=0)
-    call = GUARANTEED[solver][0]
     with pytest.raises(ValueError, match="Missing: noise="):
         call(y, physics, BumpProx())
     with pytest.raises(ValueError, match="Missing: a network whose noise_level is known"):

@@ -1,9 +1,11 @@
 """Classical restorations to stand beside a learned one: total variation, Wiener, least squares."""
 
+import math
+
 import torch
 from torch import Tensor
 
-from visionlab.proximal.physics.base import Physics, as_weight
+from visionlab.proximal.physics.base import Physics, as_weight, check_images
 from visionlab.proximal.physics.blur import CircularBlur
 
 # ||grad||^2 of forward differences in two dimensions is below 8
@@ -48,6 +50,7 @@ def tv_denoise(y: Tensor, weight: float | Tensor, *, iterations: int = 100) -> T
         y: images ``(B, C, H, W)``.
         weight: positive; a number or one per sample ``(B,)``.
     """
+    check_images(y)
     radius = as_weight(weight, y)
     p = y.new_zeros(2, *y.shape)
     ahead, t = p, 1.0
@@ -79,6 +82,7 @@ def tv_restore(
         weight: positive; a number or one per sample ``(B,)``.
         start: first image; ``physics.initial(y)`` if not given.
     """
+    check_images(y, name="measurements", ndim=None)
     x = physics.initial(y) if start is None else start
     radius = as_weight(weight, x)
     back = physics.adjoint(y)
@@ -120,13 +124,15 @@ def wiener(y: Tensor, physics: CircularBlur, *, noise: float, spectrum: Tensor) 
 
     Raises:
         TypeError: the physics is no circular blur.
-        ValueError: the spectrum is of another size.
+        ValueError: the spectrum is of another size, or ``noise`` is not positive.
     """
     if not isinstance(physics, CircularBlur):
         raise TypeError(
             f"the Wiener filter needs a CircularBlur, got {type(physics).__name__}; use "
             "least_squares instead"
         )
+    if not 0 < noise < math.inf:
+        raise ValueError(f"noise is a positive standard deviation, got {noise}")
     transfer = physics.transfer(y.shape[-2], y.shape[-1])
     if spectrum.shape != transfer.shape:
         raise ValueError(

@@ -6,6 +6,7 @@ network is the proof; this measures it where the data are, and finds the maps th
 """
 
 import copy
+import math
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -14,6 +15,10 @@ import torch
 from torch import Tensor, nn
 
 from visionlab.backbones.nonnegative import NonNegativeWeight
+from visionlab.proximal.physics.base import check_images
+
+# relative difference between a derivative and a central difference that curvature may cause
+_UNTRUTH = 0.1
 
 Map = Callable[[Tensor], Tensor]
 
@@ -87,12 +92,17 @@ def certify(
         tolerance: relative error allowed; 1e-10 in float64, 1e-3 in float32.
 
     Raises:
-        TypeError: integer points.
-        ValueError: points that are not finite, or a map that changes the shape.
+        TypeError: points that are no floats, or what is no map.
+        ValueError: points that are not finite, a map that changes the shape, or nothing to probe.
     """
+    if probes < 1 or lanczos_steps < 1:
+        raise ValueError(
+            f"probes and lanczos_steps are at least 1, got {probes} and {lanczos_steps}"
+        )
     f, weights = _prepare(net, x)
     generator = generator or torch.Generator().manual_seed(0)
-    tolerance = tolerance or (1e-10 if x.dtype == torch.float64 else 1e-3)
+    if tolerance is None:
+        tolerance = 1e-10 if x.dtype == torch.float64 else 1e-3
     _check_shape(f, x)
     low, high = _spectrum(f, x, lanczos_steps, generator)
     symmetry = max(_asymmetry(f, x, _noise(x, generator)) for _ in range(probes))
@@ -100,16 +110,21 @@ def certify(
     floor = float(getattr(net, "curvature", 0.0))
     smallest = min((float(w.min()) for w in weights), default=None)
     failures = _failures(symmetry, monotonicity, low, high, floor, smallest, tolerance)
+    untrue = _untruth(f, x, _noise(x, generator))
+    if not untrue <= _UNTRUTH:
+        failures.append(
+            f"nothing is proved: the derivative that torch finds is {untrue:.3g} away from that of "
+            "the map, as where a part of it is detached or runs without gradients"
+        )
     return Certificate(
         symmetry, monotonicity, low, high, floor, smallest, tolerance, tuple(failures)
     )
 
 
 def _prepare(net: nn.Module | Map, x: Tensor) -> tuple[Map, list[Tensor]]:
-    if not x.is_floating_point():
-        raise TypeError(f"points must be floating point images in [0, 1], got {x.dtype}")
-    if not bool(torch.isfinite(x).all()):
-        raise ValueError("points hold NaN or infinity; remove those images")
+    check_images(x, name="points", ndim=None)
+    if not callable(net):
+        raise TypeError(f"expected a map of images, got {type(net).__name__}")
     if not isinstance(net, nn.Module):
         return net, []
     copied = copy.deepcopy(net).to(x.dtype).eval().requires_grad_(False)
@@ -152,6 +167,16 @@ def _asymmetry(f: Map, x: Tensor, u: Tensor) -> float:
     return float((difference / _norm(forward).clamp_min(torch.finfo(x.dtype).tiny)).max())
 
 
+def _untruth(f: Map, x: Tensor, u: Tensor) -> float:
+    """Relative difference between torch's J u and a central difference of f."""
+    step = float(x.abs().max().clamp_min(1)) * (1e-5 if x.dtype == torch.float64 else 1e-3)
+    with torch.no_grad():
+        measured = (f(x + step * u) - f(x - step * u)) / (2 * step)
+    found = _forward_product(f, x, u)
+    size = _norm(measured).maximum(_norm(found)).clamp_min(torch.finfo(x.dtype).tiny)
+    return float((_norm(measured - found) / size).max())
+
+
 def _slope(f: Map, x: Tensor, generator: torch.Generator, k: int) -> float:
     """Monotonicity between ``x`` and points at distance scale 2^-k around and among it."""
     away = _noise(x, generator) * 0.5 ** (2 * k)
@@ -186,6 +211,8 @@ def _spectrum(f: Map, x: Tensor, steps: int, generator: torch.Generator) -> tupl
     if len(off) > 1:
         side = torch.diag_embed(torch.stack(off[:-1], 1), offset=1)
         matrix = matrix + side + side.mT
+    if not bool(torch.isfinite(matrix).all()):
+        return math.nan, math.nan
     values = torch.linalg.eigvalsh(matrix.double())
     return float(values.min()), float(values.max())
 

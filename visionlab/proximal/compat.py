@@ -118,7 +118,13 @@ def load_official(
             beta=usual[0] if beta is None else beta,
             alpha=usual[1] if alpha is None else alpha,
         )
-    potential.load_state_dict(_rename(state, potential))
+    try:
+        potential.load_state_dict(_rename(state, potential))
+    except (KeyError, RuntimeError) as error:
+        raise ValueError(
+            f"this is no official LPN checkpoint of layout {layout!r}: a parameter is missing or "
+            f"has another shape ({error})"
+        ) from error
     return ProximalNetwork(potential, noise_level=noise_level).eval()
 
 
@@ -131,7 +137,12 @@ def _read(source: str | Path | Mapping[str, Any]) -> dict[str, Tensor]:
         loaded: Mapping[str, Any] = checkpoint.read(source)
     else:
         loaded = source
-    content = loaded.get("model_state_dict", loaded)
+    content = loaded.get("model_state_dict", loaded) if isinstance(loaded, Mapping) else loaded
+    if not isinstance(content, Mapping) or not all(isinstance(v, Tensor) for v in content.values()):
+        raise ValueError(
+            "this is no official LPN checkpoint: expected a mapping of names to tensors, or one "
+            "under 'model_state_dict'"
+        )
     return {k.removeprefix("module."): v for k, v in content.items()}
 
 

@@ -85,6 +85,8 @@ def prior_curve(
         raise ValueError(f"levels must rise from 0 or above, got {list(levels)}")
     if path == "mixing" and len(images) < 2:
         raise ValueError("mixing needs at least two images")
+    if path == "blur" and images.ndim != 4:
+        raise ValueError(f"blur needs images (B, C, H, W), got shape {tuple(images.shape)}")
     move = _mover(images, path, generator)
     results, start = [], None
     for level in levels:

@@ -19,7 +19,15 @@ except ImportError as error:
     ) from error
 
 from visionlab.proximal.network import ProximalMap, ProximalNetwork
-from visionlab.proximal.physics.base import Physics
+from visionlab.proximal.physics.base import Physics, check_adjoint
+
+
+def _check_prox(net: ProximalMap) -> None:
+    if not isinstance(net, ProximalMap):
+        raise TypeError(
+            f"expected an exact prox (a ProximalMap such as LearnedProximalNetwork), got "
+            f"{type(net).__name__}"
+        )
 
 
 class LPNDenoiser(deepinv.models.Denoiser):
@@ -31,6 +39,7 @@ class LPNDenoiser(deepinv.models.Denoiser):
 
     def __init__(self, net: ProximalMap) -> None:
         super().__init__()
+        _check_prox(net)
         self.net = net
         self._warned = False
 
@@ -67,6 +76,7 @@ class LPNPrior(deepinv.optim.Prior):
 
     def __init__(self, net: ProximalMap, *, explicit_prior: bool = True) -> None:
         super().__init__()
+        _check_prox(net)
         self.net, self.explicit_prior = net, explicit_prior
         self._output: Tensor | None = None
         self._value: Tensor | None = None
@@ -78,7 +88,7 @@ class LPNPrior(deepinv.optim.Prior):
             ValueError: ``gamma`` is not 1.
         """
         step = torch.as_tensor(gamma, dtype=torch.float64)
-        if bool((step - 1).abs().max() > 1e-5):
+        if not bool((step - 1).abs().max() <= 1e-5):
             raise ValueError(
                 f"the network is the prox of R at step 1, asked for step {step.flatten()[0]:g}: "
                 "for weight w set lambda_reg=w and stepsize=1/w, so that their product is 1"
@@ -129,13 +139,7 @@ class DeepinvPhysics(Physics):
         x = x.to(self._precision()[1])
         y = physics.A(x)
         probe = torch.roll(y, 1, -1)
-        left, right = float((y * probe).sum()), float((x * physics.A_adjoint(probe)).sum())
-        error = abs(left - right) / float(y.norm() * probe.norm())
-        if error > 1e-4:
-            raise ValueError(
-                f"A_adjoint of {type(physics).__name__} is not the adjoint of A: the dot test is "
-                f"off by {error:.2g}; no descent could be guaranteed"
-            )
+        check_adjoint(x, probe, y, physics.A_adjoint(probe), allowed=1e-4)
 
     def image_shape(self, y: Tensor) -> tuple[int, ...]:
         """Shape of one image."""

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from visionlab.proximal.inversion import invert
 from visionlab.proximal.network import ProximalMap
+from visionlab.proximal.physics.base import check_images
 
 
 @dataclass(frozen=True)
@@ -63,7 +64,7 @@ def evaluate_prior(
 
     Raises:
         TypeError: integer images, or a network that is no `ProximalMap`.
-        ValueError: images that are not finite.
+        ValueError: images that are not finite, or a start of another shape.
 
     Example:
         >>> from visionlab.proximal import LearnedProximalNetwork
@@ -76,10 +77,9 @@ def evaluate_prior(
             f"a prior needs a potential: expected a ProximalMap, got {type(net).__name__}; wrap a "
             "potential in ProximalNetwork"
         )
-    if not x.is_floating_point():
-        raise TypeError(f"expected floating point images in [0, 1], got {x.dtype}")
-    if not bool(torch.isfinite(x).all()):
-        raise ValueError("x holds NaN or infinity; its prior is not defined")
+    check_images(x, name="x", ndim=None)
+    if start is not None and start.shape != x.shape:
+        raise ValueError(f"start has shape {tuple(start.shape)}, x {tuple(x.shape)}")
     net = in_precision(net, x.dtype)
     found = invert(
         net,

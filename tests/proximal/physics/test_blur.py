@@ -37,6 +37,8 @@ def test_messages() -> None:
         CircularBlur(torch.zeros(3, 3))
     with pytest.raises(ValueError, match="std and truncate are positive pixels, got -1"):
         gaussian_kernel(-1.0)
+    with pytest.raises(ValueError, match="std and truncate are positive pixels, got nan"):
+        gaussian_kernel(float("nan"))
     with pytest.raises(ValueError, match="boundary is 'circular' or 'valid', got 'mirror'"):
         gaussian_blur(1.0, boundary="mirror")
     for boundary in ("circular", "valid"):

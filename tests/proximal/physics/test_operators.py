@@ -117,3 +117,5 @@ def test_a_weight_must_be_positive(physics: Physics, rho: float) -> None:
 def test_weights_must_match_the_batch(physics: Physics) -> None:
     with pytest.raises(ValueError, match=r"one weight per sample is a \(1,\) tensor, got \(2,\)"):
         physics.solve(draw(1, *SHAPE), torch.ones(2))
+    with pytest.raises(ValueError, match=r"weights are positive numbers, got \[1.0, 0.0\]"):
+        physics.solve(draw(2, *SHAPE), torch.tensor([1.0, 0.0]))

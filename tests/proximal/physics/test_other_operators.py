@@ -88,6 +88,14 @@ def test_messages() -> None:
         Inpainting(torch.ones(4, 4))(torch.zeros(1, 1, 4, 5))
     with pytest.raises(ValueError, match="factor is a whole number of at least 2, got 1"):
         SuperResolution(1)
+    with pytest.raises(ValueError, match="factor is a whole number of at least 2, got nan"):
+        SuperResolution(float("nan"))
+    with pytest.raises(ValueError, match=r"each at least 1, got \(1, 0, 8\)"):
+        CompressedSensing((1, 0, 8), ratio=0.5)
+    with pytest.raises(ValueError, match=r"the mask is \(4, 4\), the image \(4, 5\)"):
+        Inpainting(torch.ones(4, 4)).initial(torch.zeros(1, 1, 4, 5))
+    with pytest.raises(TypeError, match=r"images: expected floats .* got torch.uint8"):
+        Inpainting(torch.full((4, 4), 0.5))(torch.ones(1, 1, 4, 4, dtype=torch.uint8))
     with pytest.raises(ValueError, match="an image of 13x12 is not a multiple of the factor 3"):
         SuperResolution(3)(torch.zeros(1, 1, 13, 12))
 
@@ -104,6 +112,17 @@ def test_operators_that_are_not_square_say_which_side_is_wrong() -> None:
         FunctionOperator(lambda x: x, (1, 2, 3))(torch.zeros(1, 1, 3, 2))
     with pytest.raises(ValueError, match="the function is not linear"):
         FunctionOperator(torch.square, (1, 2, 3))
+    with pytest.raises(ValueError, match="the function is not linear"):
+        FunctionOperator(lambda x: x + 1, (1, 2, 3))
+    with pytest.raises(ValueError, match="maps every image to zero"):
+        FunctionOperator(torch.zeros_like, (1, 2, 3))
+    with pytest.raises(ValueError, match="the adjoint is not the transpose of the operator"):
+        FunctionOperator(lambda x: 2 * x, (1, 2, 3), adjoint=lambda y: y)
+    with pytest.raises(ValueError, match=r"images of shape \(1, 2, 2\), not \(1, 2, 3\)"):
+        FunctionOperator(lambda x: x[..., :2], (1, 2, 3), adjoint=lambda y: y)
+    for wrong in (torch.zeros(4, 6), torch.full((4, 6), float("nan"))):
+        with pytest.raises(ValueError, match="holds finite numbers and is not all zero"):
+            MatrixOperator(wrong, (1, 2, 3))
 
 
 def test_images_are_checked_at_the_door() -> None:

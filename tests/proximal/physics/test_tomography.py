@@ -53,9 +53,9 @@ def test_messages() -> None:
     with pytest.raises(ValueError, match="need size >= 2"):
         Tomography(1)
     scanner = Tomography(16, angles=5)
-    with pytest.raises(ValueError, match=r"this scanner sees 16x16 images, got \(17, 16\)"):
+    with pytest.raises(ValueError, match=r"images of shape \(B, C, 16, 16\), got \(1, 1, 17, 16\)"):
         scanner(torch.zeros(1, 1, 17, 16))
-    with pytest.raises(ValueError, match="expected sinograms of 5 views x 25 detectors"):
+    with pytest.raises(ValueError, match=r"sinograms of shape \(B, C, 5 views, 25 detectors\)"):
         scanner.adjoint(torch.zeros(1, 1, 6, 25))
     with pytest.raises(ValueError, match="cutoff is a fraction"):
         scanner.fbp(torch.zeros(1, 1, 5, 25), cutoff=1.5)

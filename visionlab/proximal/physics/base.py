@@ -12,9 +12,17 @@ class Physics(nn.Module):
     """A linear map A from images ``(B, C, H, W)`` to measurements ``(B, ...)``.
 
     A subclass writes `forward`, `adjoint` and `image_shape`; it replaces `norm2` and `solve` where
-    a closed form exists. All methods work on batches, on any device and in any float precision,
+    a closed form exists. All methods work on batches, on any device in float32 and float64,
     and treat each sample alone. Both maps are differentiable.
+
+    Raises:
+        TypeError: images that are no floats, when called.
     """
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """``A x``, for floats: in integers a fractional kernel or mask would round to nothing."""
+        check_floats(x, name="images")
+        return super().__call__(x)
 
     def forward(self, x: Tensor) -> Tensor:
         """``A x``."""
@@ -99,11 +107,42 @@ def as_weight(rho: float | Tensor, like: Tensor) -> float | Tensor:
             raise ValueError(
                 f"one weight per sample is a ({len(like)},) tensor, got {tuple(rho.shape)}"
             )
+        if not bool(((rho > 0) & torch.isfinite(rho)).all()):
+            raise ValueError(f"weights are positive numbers, got {rho.tolist()}")
         return per_sample(rho.to(like), like)
     value = float(rho)
     if not (value > 0 and math.isfinite(value)):
         raise ValueError(f"a weight is a positive number, got {value}")
     return value
+
+
+def check_adjoint(x: Tensor, y: Tensor, ax: Tensor, aty: Tensor, *, allowed: float) -> None:
+    """The dot test: ``<A x, y> = <x, A^T y>``, up to ``allowed`` of the sizes.
+
+    Raises:
+        ValueError: it fails, or ``A^T y`` has not the shape of ``x``.
+    """
+    if aty.shape != x.shape:
+        raise ValueError(
+            f"the adjoint gives images of shape {tuple(aty.shape[1:])}, not {tuple(x.shape[1:])}"
+        )
+    off = abs(float((ax * y).sum()) - float((x * aty).sum()))
+    if not off <= allowed * float(ax.norm() * y.norm()):
+        raise ValueError(
+            f"the adjoint is not the transpose of the operator: the dot test is off by {off:.2g}, "
+            "so no descent could be guaranteed"
+        )
+
+
+def check_floats(x: Tensor, *, name: str) -> None:
+    """Raise TypeError for what is no float tensor."""
+    if not isinstance(x, Tensor):
+        raise TypeError(f"{name}: expected a torch tensor, got {type(x).__name__}")
+    if not x.is_floating_point():
+        raise TypeError(
+            f"{name}: expected floats (images in [0, 1]), got {x.dtype}; "
+            "divide by 255 first: x.float() / 255"
+        )
 
 
 def check_images(x: Tensor, *, name: str = "images", ndim: int | None = 4) -> Tensor:
@@ -113,13 +152,7 @@ def check_images(x: Tensor, *, name: str = "images", ndim: int | None = 4) -> Te
         TypeError: not a float tensor.
         ValueError: wrong number of axes, an empty batch, NaN or infinity.
     """
-    if not isinstance(x, Tensor):
-        raise TypeError(f"{name}: expected a torch tensor, got {type(x).__name__}")
-    if not x.is_floating_point():
-        raise TypeError(
-            f"{name}: expected floats (images in [0, 1]), got {x.dtype}; "
-            "divide by 255 first: x.float() / 255"
-        )
+    check_floats(x, name=name)
     if ndim is not None and x.ndim != ndim:
         raise ValueError(f"{name}: expected (B, C, H, W), got shape {tuple(x.shape)}")
     if x.numel() == 0:

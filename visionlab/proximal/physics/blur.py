@@ -1,5 +1,6 @@
 """Blur with an arbitrary kernel: circular by FFT, or valid (only where the kernel fits)."""
 
+import math
 from collections.abc import Sequence
 
 import torch
@@ -19,7 +20,7 @@ def gaussian_kernel(std: float, *, truncate: float = 4.0) -> Tensor:
     Raises:
         ValueError: ``std`` or ``truncate`` not positive.
     """
-    if std <= 0 or truncate <= 0:
+    if not (0 < std < math.inf and 0 < truncate < math.inf):
         raise ValueError(f"std and truncate are positive pixels, got {std} and {truncate}")
     radius = max(1, round(truncate * std))
     t = torch.arange(-radius, radius + 1, dtype=torch.float64)

@@ -32,6 +32,8 @@ class CompressedSensing(Physics):
         if not 0 < ratio <= 1:
             raise ValueError(f"ratio is measurements over pixels, in (0, 1], got {ratio}")
         self.shape = tuple(int(s) for s in image_shape)
+        if not self.shape or min(self.shape) < 1:
+            raise ValueError(f"image_shape is (C, H, W), each at least 1, got {self.shape}")
         n = math.prod(self.shape)
         generator = torch.Generator().manual_seed(seed)
         signs = torch.randint(0, 2, (n,), generator=generator).double() * 2 - 1

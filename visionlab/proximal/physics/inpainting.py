@@ -43,11 +43,14 @@ class Inpainting(Physics):
     def image_shape(self, y: Tensor) -> tuple[int, ...]:
         return tuple(y.shape[1:])
 
-    @override
-    def forward(self, x: Tensor) -> Tensor:
+    def _check_size(self, x: Tensor) -> None:
         size = tuple(self.mask.shape[-2:])
         if tuple(x.shape[-2:]) != size:
             raise ValueError(f"the mask is {size}, the image {tuple(x.shape[-2:])}")
+
+    @override
+    def forward(self, x: Tensor) -> Tensor:
+        self._check_size(x)
         return x * self.mask.to(x)
 
     @override
@@ -73,6 +76,7 @@ class Inpainting(Physics):
     @override
     def initial(self, y: Tensor) -> Tensor:
         """Unseen pixels start at the mean of the seen ones, channel by channel."""
+        self._check_size(y)
         seen = (self.mask > 0).to(y).expand(y.shape[1:])
         mean = (y * seen).sum((-2, -1), keepdim=True) / seen.sum((-2, -1), keepdim=True).clamp_min(
             1

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from typing_extensions import override
 
-from visionlab.proximal.physics.base import Physics, as_weight
+from visionlab.proximal.physics.base import Physics, as_weight, check_adjoint
 
 
 class FunctionOperator(Physics):
@@ -20,7 +20,7 @@ class FunctionOperator(Physics):
         adjoint: its transpose; derived from the function if not given.
 
     Raises:
-        ValueError: the function is not linear.
+        ValueError: the function is not linear, is zero, or ``adjoint`` is not its transpose.
     """
 
     def __init__(
@@ -41,13 +41,19 @@ class FunctionOperator(Physics):
         generator = torch.Generator().manual_seed(0)
         a, b = torch.randn(2, 1, *self.shape, generator=generator).to(device, dtype).unbind()
         with torch.no_grad():
-            error = (function(2 * a - b) - 2 * function(a) + function(b)).norm()
-            scale = function(a).norm() + function(b).norm()
-        if not float(error) <= 1e3 * torch.finfo(dtype).eps * float(scale):
+            fa, fb = function(a), function(b)
+            error = (function(2 * a + b) - 2 * fa - fb).norm()
+            scale = fa.norm() + fb.norm()
+        allowed = 1e3 * torch.finfo(dtype).eps
+        if not float(error) <= allowed * float(scale):
             raise ValueError(
-                "the function is not linear: f(2a - b) differs from 2 f(a) - f(b) by "
+                "the function is not linear: f(2a + b) differs from 2 f(a) + f(b) by "
                 f"{float(error):.3g} at scale {float(scale):.3g}"
             )
+        if not float(scale) > 0:
+            raise ValueError("the function maps every image to zero: nothing is measured")
+        if adjoint is not None:
+            check_adjoint(a, fb, fa, adjoint(fb), allowed=allowed)
 
     @override
     def image_shape(self, y: Tensor) -> tuple[int, ...]:
@@ -78,7 +84,8 @@ class MatrixOperator(Physics):
         image_shape: of one image.
 
     Raises:
-        ValueError: the matrix has another number of columns than the image has values.
+        ValueError: the matrix has another number of columns than the image has values, is zero or
+            holds NaN or infinity.
     """
 
     matrix: Tensor
@@ -96,6 +103,8 @@ class MatrixOperator(Physics):
                 f"an image of shape {self.shape} has {math.prod(self.shape)} values, so the matrix "
                 f"must be (m, {math.prod(self.shape)}); got {tuple(m.shape)}"
             )
+        if not bool(torch.isfinite(m).all()) or not bool(m.any()):
+            raise ValueError("a matrix holds finite numbers and is not all zero")
         self.register_buffer("matrix", m, persistent=False)
         values, basis = torch.linalg.eigh(m.T @ m)
         self.register_buffer("eigenvalues", values.clamp_min(0), persistent=False)

@@ -27,7 +27,7 @@ class SuperResolution(Physics):
         self, factor: int, kernel: Tensor | Sequence[Sequence[float]] | None = None
     ) -> None:
         super().__init__()
-        if int(factor) != factor or factor < 2:
+        if not (factor >= 2 and float(factor).is_integer()):
             raise ValueError(f"factor is a whole number of at least 2, got {factor}")
         self.factor = int(factor)
         self.blur = CircularBlur(gaussian_kernel(0.4 * factor) if kernel is None else kernel)

@@ -105,9 +105,10 @@ class Tomography(Physics):
 
     @override
     def forward(self, x: Tensor) -> Tensor:
-        if tuple(x.shape[-2:]) != (self.size, self.size):
+        if x.ndim != 4 or tuple(x.shape[-2:]) != (self.size, self.size):
             raise ValueError(
-                f"this scanner sees {self.size}x{self.size} images, got {tuple(x.shape[-2:])}"
+                f"this scanner sees images of shape (B, C, {self.size}, {self.size}), got "
+                f"{tuple(x.shape)}"
             )
         flat = x.reshape(-1, self.size**2).T
         y = _SparseProduct.apply(flat, self._rows("ray", x), self._rows("pixel", x))
@@ -115,10 +116,10 @@ class Tomography(Physics):
 
     @override
     def adjoint(self, y: Tensor) -> Tensor:
-        if tuple(y.shape[-2:]) != (self.angles, self.detectors):
+        if y.ndim != 4 or tuple(y.shape[-2:]) != (self.angles, self.detectors):
             raise ValueError(
-                f"expected sinograms of {self.angles} views x {self.detectors} detectors, "
-                f"got {tuple(y.shape[-2:])}"
+                f"expected sinograms of shape (B, C, {self.angles} views, {self.detectors} "
+                f"detectors), got {tuple(y.shape)}"
             )
         flat = y.reshape(-1, self.angles * self.detectors).T
         x = _SparseProduct.apply(flat, self._rows("pixel", y), self._rows("ray", y))

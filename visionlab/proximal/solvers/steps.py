@@ -23,6 +23,11 @@ def first_image(y: Tensor, physics: Physics, net: ProximalMap, start: Tensor | N
             f"the solvers need an exact prox (a ProximalMap such as LearnedProximalNetwork), got "
             f"{type(net).__name__}: a denoiser that is no prox has no objective to trace"
         )
+    if not isinstance(physics, Physics):
+        raise TypeError(
+            "physics: expected a Physics such as gaussian_blur(1.0), got "
+            f"{type(physics).__name__}; FunctionOperator makes one of any linear function"
+        )
     shape = (len(y), *physics.image_shape(y))
     if start is None:
         return physics.initial(y)
