@@ -30,7 +30,7 @@ def test_compare_scores_every_method_with_its_theorem() -> None:
     theorem = {row["method"]: row["theorem"] for row in result.rows}
     assert theorem == {
         "input": "", "Wiener": "", "TV": "",
-        "LPN, mirror descent": "yes", "LPN, ADMM": "no", "LPN, ADMM relaxed": "yes",
+        "LPN, mirror descent": "yes", "LPN, ADMM": "no", "LPN, ADMM safeguarded": "yes",
     }  # fmt: skip
     for row in result.rows:
         restored = result.images[row["method"]]
@@ -39,11 +39,11 @@ def test_compare_scores_every_method_with_its_theorem() -> None:
         )
     # 13 images go through in chunks of 12; the noise of an image must not depend on that
     traces = restoration.convergence(result, smooth(3, seed=1), iterations=30)
-    assert set(traces) == {"LPN, mirror descent", "LPN, ADMM", "LPN, ADMM relaxed"}
+    assert set(traces) == {"LPN, mirror descent", "LPN, ADMM", "LPN, ADMM safeguarded"}
     rows = restoration.convergence_rows("blur1", traces)
     assert all(row["best PSNR"] >= row["last PSNR"] and row["iterations"] <= 30 for row in rows)
     rise = {row["method"]: row["largest rise"] for row in rows}
-    assert max(rise["LPN, mirror descent"], rise["LPN, ADMM relaxed"]) < 1e-4
+    assert max(rise["LPN, mirror descent"], rise["LPN, ADMM safeguarded"]) < 1e-4
 
 
 def test_compressed_sensing_starts_from_total_variation() -> None:

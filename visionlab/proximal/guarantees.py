@@ -25,6 +25,12 @@ Mirror descent
     descent with mirror map psi*. ``L' psi* - F`` is convex for ``L' = w + max(L - w, 0) Lip(f)``,
     so F falls for ``t <= 1/L'`` (Bolte, Sabach, Teboulle, Vaisbourd, SIAM J. Optim. 2018, Lemma
     4.1), for **every** weight w. A backtracking search on F finds t, so Lip(f) need not be known.
+Safeguarded ADMM
+    An ADMM step is taken where it lowers F by at least
+    ``c (w ||x+ - x||^2 + ||grad F(x+)||^2 / max(L, w))``, elsewhere a step of mirror descent, which
+    lowers F by at least ``c' t <grad F(x), x - x+>``, with the dual that belongs to its point. F
+    falls at every step, for **every** weight, and grad F tends to 0: the squared gradients of the
+    first kind have a finite sum, and so have the decreases of the second.
 
 Convergence of the whole sequence to a critical point needs in addition that the iterates stay
 bounded and that F is a Kurdyka-Lojasiewicz function; the networks here are analytic, so it is.
@@ -91,6 +97,14 @@ def splitting_guarantee(net: ProximalMap) -> Guarantee:
 def mirror_guarantee(net: ProximalMap) -> Guarantee:
     """Mirror descent: any weight."""
     reason = "a step is taken only when it lowers h + w R enough, and a small one does"
+    return _verdict(net, True, reason, "h + w R")
+
+
+def safeguard_guarantee(net: ProximalMap) -> Guarantee:
+    """Safeguarded ADMM: any weight."""
+    reason = (
+        "a step of ADMM is taken only when it lowers h + w R enough, else one of mirror descent"
+    )
     return _verdict(net, True, reason, "h + w R")
 
 

@@ -249,8 +249,8 @@ def learned_methods(
         levels: noise levels to try of a network trained over a range.
         factors: of the default weight.
         iterations: most iterations to choose from.
-        solvers: ``"admm"`` (no theorem at these weights), ``"guaranteed"`` (the same weight, the
-            relaxed prox), ``"hqs"``, ``"mirror"`` (theorem at any weight), ``"pgd"``.
+        solvers: ``"admm"`` (no theorem at these weights), ``"guaranteed"`` (the same, safeguarded),
+            ``"hqs"``, ``"mirror"`` (theorem at any weight), ``"pgd"`` (relaxed prox).
     """
     if problem.name == "denoise":
         name = "network, one pass"
@@ -297,7 +297,7 @@ def _guaranteed(
 
 SOLVERS: dict[str, tuple[str, Callable[..., Restoration]]] = {
     "admm": ("LPN, ADMM", pnp_admm),
-    "guaranteed": ("LPN, ADMM relaxed", _guaranteed),
+    "guaranteed": ("LPN, ADMM safeguarded", _guaranteed),
     "pgd": ("LPN, PGD relaxed", _pgd),
     "hqs": ("LPN, half-quadratic", pnp_hqs),
     "mirror": ("LPN, mirror descent", pnp_mirror),

@@ -66,12 +66,12 @@ def pnp_mirror(
     objective = physics.data_term(x, y) + weight * prior
     unit = 1 / max(weight, physics.norm2(physics.image_shape(y)))
     t = torch.full_like(objective, unit)
-    step = partial(_mirror_step, physics=physics, prox=net, weight=weight, y=y, unit=unit)
+    step = partial(mirror_step, physics=physics, prox=net, weight=weight, y=y, unit=unit)
     return iterate(step, (v, x, slope, objective, t), x, iterations=iterations, tolerance=tolerance,
                    guarantee=verdict, weight=weight, callback=callback)  # fmt: skip
 
 
-def _mirror_step(
+def mirror_step(
     memory: tuple[Tensor, ...],
     *,
     physics: Physics,
@@ -80,13 +80,13 @@ def _mirror_step(
     y: Tensor,
     unit: float,
 ) -> Iterate:
+    """One step of `pnp_mirror` from (v, x = f(v), gradient at x, objective at x, step size)."""
     v, x, slope, objective, t = memory
     v_new = v - per_sample(t, v) * slope
     x_new, prior = prox.prior_of_output(v_new)
     value = physics.data_term(x_new, y) + weight * prior
-    # monotone f makes the last term positive; rounding of the sums is not a rise
-    slack = 4 * torch.finfo(value.dtype).eps * value.abs()
-    enough = value <= objective - 1e-3 * dot(slope, x - x_new) + slack
+    # monotone f makes the last product positive
+    enough = value <= objective - 1e-3 * dot(slope, x - x_new) + rounding_slack(value)
     slope_new = physics.gradient(x_new, y) + weight * (v_new - x_new)
     curvature = dot(slope_new - slope, x_new - x)
     spectral = dot(v_new - v, x_new - x) / curvature
@@ -97,3 +97,8 @@ def _mirror_step(
     now = Iterate(x_new, value, value, residual, (v_new, x_new, slope_new, value, t_next))
     stay = Iterate(x, objective, objective, residual, (v, x, slope, objective, 0.5 * t))
     return choose(enough, now, stay)
+
+
+def rounding_slack(value: Tensor) -> Tensor:
+    """What a sum may rise by rounding alone."""
+    return 4 * torch.finfo(value.dtype).eps * value.abs()
