@@ -96,6 +96,7 @@ class CircularBlur(_Blur):
 
     @override
     def image_shape(self, y: Tensor) -> tuple[int, ...]:
+        """``(C, H, W)`` as measured: nothing is cut off."""
         return tuple(y.shape[1:])
 
     def _filter(self, x: Tensor, transfer: Tensor) -> Tensor:
@@ -103,10 +104,12 @@ class CircularBlur(_Blur):
 
     @override
     def forward(self, x: Tensor) -> Tensor:
+        """Each channel of ``(B, C, H, W)`` convolved across its borders; same shape."""
         return self._filter(x, self._transfer(x.shape[-2], x.shape[-1], like=x))
 
     @override
     def adjoint(self, y: Tensor) -> Tensor:
+        """Correlation with the kernel, across the borders; same shape."""
         return self._filter(y, self._transfer(y.shape[-2], y.shape[-1], like=y).conj())
 
     def transfer(self, height: int, width: int) -> Tensor:
@@ -122,6 +125,10 @@ class CircularBlur(_Blur):
         start: Tensor | None = None,
         tolerance: float = 1e-6,
     ) -> Tensor:
+        """Exact: a division by ``|gain|^2 + rho`` at each frequency.
+
+        Nothing is iterated: ``start`` and ``tolerance`` change nothing.
+        """
         gain = self._transfer(rhs.shape[-2], rhs.shape[-1], like=rhs).abs().square()
         return torch.fft.irfft2(
             torch.fft.rfft2(rhs) / (gain + as_weight(rho, rhs)), s=rhs.shape[-2:]
@@ -137,6 +144,7 @@ class ValidBlur(_Blur):
 
     @override
     def image_shape(self, y: Tensor) -> tuple[int, ...]:
+        """``(C, H + K - 1, W + L - 1)`` for measurements ``(B, C, H, W)``."""
         kh, kw = self.kernel.shape
         return (*y.shape[1:-2], y.shape[-2] + kh - 1, y.shape[-1] + kw - 1)
 
@@ -146,9 +154,15 @@ class ValidBlur(_Blur):
 
     @override
     def forward(self, x: Tensor) -> Tensor:
+        """``(B, C, H, W)`` to ``(B, C, H - K + 1, W - L + 1)``: where the kernel fits inside.
+
+        Raises:
+            ValueError: an image that is smaller than the kernel.
+        """
         self._check_size(*x.shape[-2:])
         return F.conv2d(x, self._weights(x), groups=x.shape[1])
 
     @override
     def adjoint(self, y: Tensor) -> Tensor:
+        """Correlation over zeros outside: ``(B, C, h, w)`` to ``(B, C, h + K - 1, w + L - 1)``."""
         return F.conv_transpose2d(y, self._weights(y), groups=y.shape[1])

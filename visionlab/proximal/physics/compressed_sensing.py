@@ -48,6 +48,7 @@ class CompressedSensing(Physics):
 
     @override
     def image_shape(self, y: Tensor) -> tuple[int, ...]:
+        """The shape that the operator was made for."""
         return self.shape
 
     def _circulant(self, flat: Tensor, sign: float) -> Tensor:
@@ -57,6 +58,11 @@ class CompressedSensing(Physics):
 
     @override
     def forward(self, x: Tensor) -> Tensor:
+        """``(B, C, H, W)`` to ``(B, m)``, m the rounded ``ratio * C * H * W``.
+
+        Raises:
+            ValueError: images of another shape.
+        """
         if tuple(x.shape[1:]) != self.shape:
             raise ValueError(
                 f"this operator was made for images of shape {self.shape}, got {tuple(x.shape[1:])}"
@@ -65,6 +71,11 @@ class CompressedSensing(Physics):
 
     @override
     def adjoint(self, y: Tensor) -> Tensor:
+        """``(B, m)`` to ``(B, C, H, W)``; also the right inverse, as ``A A^T = I``.
+
+        Raises:
+            ValueError: measurements of another number.
+        """
         if y.shape[1:] != self.rows.shape:
             raise ValueError(
                 f"expected measurements of shape (B, {len(self.rows)}), got {tuple(y.shape)}"
@@ -86,6 +97,10 @@ class CompressedSensing(Physics):
         start: Tensor | None = None,
         tolerance: float = 1e-6,
     ) -> Tensor:
+        """Exact: ``(rhs - A^T A rhs / (1 + rho)) / rho``, since ``A^T A`` is a projection.
+
+        Nothing is iterated: ``start`` and ``tolerance`` change nothing.
+        """
         weight = as_weight(rho, rhs)
         return (rhs - self.normal(rhs) / (1 + weight)) / weight
 

@@ -41,6 +41,7 @@ class Inpainting(Physics):
 
     @override
     def image_shape(self, y: Tensor) -> tuple[int, ...]:
+        """``(C, H, W)`` as measured: lost pixels are zeros, not left out."""
         return tuple(y.shape[1:])
 
     def _check_size(self, x: Tensor) -> None:
@@ -50,11 +51,17 @@ class Inpainting(Physics):
 
     @override
     def forward(self, x: Tensor) -> Tensor:
+        """The images times the mask, ``(B, C, H, W)``.
+
+        Raises:
+            ValueError: an image of another size than the mask.
+        """
         self._check_size(x)
         return x * self.mask.to(x)
 
     @override
     def adjoint(self, y: Tensor) -> Tensor:
+        """The same product: a diagonal is its own transpose."""
         return self.forward(y)
 
     @override
@@ -71,6 +78,10 @@ class Inpainting(Physics):
         start: Tensor | None = None,
         tolerance: float = 1e-6,
     ) -> Tensor:
+        """Exact: a division by ``mask^2 + rho`` in each pixel.
+
+        Nothing is iterated: ``start`` and ``tolerance`` change nothing.
+        """
         return rhs / (self.mask.to(rhs).square() + as_weight(rho, rhs))
 
     @override

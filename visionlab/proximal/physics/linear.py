@@ -57,10 +57,16 @@ class FunctionOperator(Physics):
 
     @override
     def image_shape(self, y: Tensor) -> tuple[int, ...]:
+        """The shape that the operator was made for."""
         return self.shape
 
     @override
     def forward(self, x: Tensor) -> Tensor:
+        """What the function makes of ``(B, *image_shape)``.
+
+        Raises:
+            ValueError: images of another shape.
+        """
         if tuple(x.shape[1:]) != self.shape:
             raise ValueError(
                 f"this operator was made for images of shape {self.shape}, got {tuple(x.shape[1:])}"
@@ -69,6 +75,7 @@ class FunctionOperator(Physics):
 
     @override
     def adjoint(self, y: Tensor) -> Tensor:
+        """The given transpose, or the pullback of the function that torch derives."""
         if self.transpose is not None:
             return self.transpose(y)
         zeros = torch.zeros(len(y), *self.shape, dtype=y.dtype, device=y.device)
@@ -112,10 +119,16 @@ class MatrixOperator(Physics):
 
     @override
     def image_shape(self, y: Tensor) -> tuple[int, ...]:
+        """The shape that the matrix was made for."""
         return self.shape
 
     @override
     def forward(self, x: Tensor) -> Tensor:
+        """``(B, *image_shape)`` to ``(B, m)``.
+
+        Raises:
+            ValueError: images of another shape.
+        """
         if tuple(x.shape[1:]) != self.shape:
             raise ValueError(
                 f"this matrix was made for images of shape {self.shape}, got {tuple(x.shape[1:])}"
@@ -124,6 +137,11 @@ class MatrixOperator(Physics):
 
     @override
     def adjoint(self, y: Tensor) -> Tensor:
+        """``(B, m)`` to ``(B, *image_shape)``.
+
+        Raises:
+            ValueError: measurements of another number.
+        """
         if y.shape[1:] != self.matrix.shape[:1]:
             raise ValueError(
                 f"expected measurements of shape (B, {len(self.matrix)}), got {tuple(y.shape)}"
@@ -144,6 +162,10 @@ class MatrixOperator(Physics):
         start: Tensor | None = None,
         tolerance: float = 1e-6,
     ) -> Tensor:
+        """Exact, from the eigenvectors of ``A^T A``, which are computed once.
+
+        Nothing is iterated: ``start`` and ``tolerance`` change nothing.
+        """
         basis, flat = self.basis.to(rhs), rhs.flatten(1)
         weight = as_weight(rho, flat)
         return ((flat @ basis) / (self.eigenvalues.to(rhs) + weight) @ basis.T).reshape(rhs.shape)

@@ -101,10 +101,16 @@ class Tomography(Physics):
 
     @override
     def image_shape(self, y: Tensor) -> tuple[int, ...]:
+        """``(C, N, N)`` for sinograms ``(B, C, angles, detectors)``."""
         return (y.shape[1], self.size, self.size)
 
     @override
     def forward(self, x: Tensor) -> Tensor:
+        """Line integrals times `scale`: ``(B, C, N, N)`` to ``(B, C, angles, detectors)``.
+
+        Raises:
+            ValueError: images of another size.
+        """
         if x.ndim != 4 or tuple(x.shape[-2:]) != (self.size, self.size):
             raise ValueError(
                 f"this scanner sees images of shape (B, C, {self.size}, {self.size}), got "
@@ -116,6 +122,11 @@ class Tomography(Physics):
 
     @override
     def adjoint(self, y: Tensor) -> Tensor:
+        """Back-projection, unfiltered: ``(B, C, angles, detectors)`` to ``(B, C, N, N)``.
+
+        Raises:
+            ValueError: sinograms of another size.
+        """
         if y.ndim != 4 or tuple(y.shape[-2:]) != (self.angles, self.detectors):
             raise ValueError(
                 f"expected sinograms of shape (B, C, {self.angles} views, {self.detectors} "
