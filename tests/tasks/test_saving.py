@@ -176,15 +176,11 @@ def test_saves_that_are_due_in_epochs_without_validation_are_made(probing, monke
     assert set(saved) >= {1, 2, 3, 4, 5}
 
 
-def test_ranks_on_accelerators_agree_now_and_then():
-    def due(device: str, ranks: int) -> list[int]:
-        strategy = SimpleNamespace(root_device=torch.device(device))
-        trainer = SimpleNamespace(world_size=ranks, strategy=strategy)
-        return [step for step in range(1, 21) if saving.agreement_is_due(trainer, step)]
-
-    every_step = list(range(1, 21))
-    assert due("cuda", 1) == due("cpu", 1) == due("cpu", 2) == every_step
-    assert due("cuda", 2) == [10, 20]
+@pytest.mark.parametrize(
+    ("seconds", "steps"), [(0.0, 10), (0.01, 10), (0.2, 5), (0.4, 2), (0.9, 1), (60.0, 1)]
+)
+def test_ranks_agree_about_once_a_second(seconds, steps):
+    assert saving.steps_between(seconds) == steps
 
 
 def test_curves_are_on_the_disk_before_a_checkpoint_counts_them(probing, monkeypatch):

@@ -300,13 +300,17 @@ def arguments(**trainer: Any) -> dict[str, Any]:
 
 
 def test_strategies_by_name(monkeypatch):
+    from visionlab.tasks.data_parallel import DataParallel
     from visionlab.tasks.sharding import FSDP2Strategy
 
     for name in [k for k in os.environ if k.startswith(_LAUNCHED)]:
         monkeypatch.delenv(name)
-    assert arguments(devices=2)["strategy"] == "auto"  # which is Lightning's ddp
-    assert arguments(devices=2, unused=True)["strategy"] == "ddp_find_unused_parameters_true"
+    for unused in (False, True):
+        ours = arguments(devices=2, unused=unused)["strategy"]
+        assert isinstance(ours, DataParallel)
+        assert ours._ddp_kwargs == {"find_unused_parameters": unused}
     assert arguments(devices=1, unused=True)["strategy"] == "auto"
+    assert arguments(devices=2, strategy="ddp_spawn")["strategy"] == "ddp_spawn"
     assert not arguments(strategy="fsdp2")["strategy"].shards
     sharded = arguments(strategy="fsdp2_sharded", unused=True, devices=2)["strategy"]
     assert isinstance(sharded, FSDP2Strategy)

@@ -16,6 +16,7 @@ from lightning.pytorch.utilities.rank_zero import rank_zero_info
 
 from visionlab.config import OWN_TRAINER_KEYS
 from visionlab.data.loading import rank_and_world
+from visionlab.tasks.data_parallel import DataParallel
 from visionlab.tasks.sharding import FSDP2Strategy
 
 log = logging.getLogger("visionlab")
@@ -33,7 +34,8 @@ def trainer_arguments(trainer: Mapping[str, Any], *, unused_parameters: bool) ->
     arguments |= _processes(arguments)
     arguments["strategy"] = _strategy(
         arguments.get("strategy", "auto"),
-        unused_parameters and _several(arguments),
+        several=_several(arguments),
+        unused_parameters=unused_parameters,
     )
     arguments["plugins"] = _plugins()
     return arguments
@@ -62,11 +64,11 @@ def _several(arguments: Mapping[str, Any]) -> bool:
     return arguments.get("devices", 1) not in (1, "1") or arguments.get("num_nodes", 1) != 1
 
 
-def _strategy(name: Any, find_unused: bool) -> Any:
+def _strategy(name: Any, *, several: bool, unused_parameters: bool) -> Any:
     if name in ("fsdp2", "fsdp2_sharded"):
         return FSDP2Strategy(shards=name == "fsdp2_sharded")
-    if find_unused and name in ("auto", "ddp"):
-        return "ddp_find_unused_parameters_true"
+    if several and name in ("auto", "ddp"):
+        return DataParallel(find_unused_parameters=unused_parameters)
     return name
 
 

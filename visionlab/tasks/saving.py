@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import lightning as L
+import torch
 from lightning.pytorch.callbacks import Checkpoint
 from lightning.pytorch.plugins.io import TorchCheckpointIO
 from lightning.pytorch.trainer.states import TrainerFn
@@ -16,9 +17,9 @@ from visionlab.tasks.stopping import Interrupted, StopSignals
 
 log = logging.getLogger("visionlab")
 
-# steps between two times that ranks on accelerators ask each other whether to stop: the answer has
-# to be waited for, and with it all work that is queued on the device
-_AGREE_EVERY = 10
+# ranks ask each other whether to stop about once in so many seconds, and after so many steps at
+# most: the answer has to be waited for, and with it all work that is queued on the device
+_AGREE_SECONDS, _AGREE_STEPS = 1.0, 10
 
 
 class AtomicCheckpointIO(TorchCheckpointIO):
@@ -42,7 +43,7 @@ class Saving(Checkpoint):
 
     Args:
         path: the checkpoint.
-        stop: signals that end the run; ranks agree on the step, on accelerators every 10 steps.
+        stop: signals that end the run; ranks agree on the step, about once a second.
         every: steps between saves.
     """
 
@@ -50,6 +51,8 @@ class Saving(Checkpoint):
         self.path, self.stop, self.every = path, stop, every
         self.curves = path.with_name("metrics.csv")
         self._step = 0  # the last one seen
+        self._asked = (0, 0.0)  # step and time of the last agreement
+        self._ask_at = 0  # step of the next one
         self._validating = False
 
     def on_sanity_check_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
@@ -64,7 +67,8 @@ class Saving(Checkpoint):
         self.stop.forward = launcher.kill if launcher is not None else None
         self.stop.listen()
         self.stop.deferred = True
-        self._step = trainer.global_step
+        self._step = self._ask_at = trainer.global_step
+        self._asked = self._step, time.monotonic()
 
     def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Everything is saved."""
@@ -85,7 +89,7 @@ class Saving(Checkpoint):
         if validation_follows(trainer, batch_idx):
             return  # Lightning would go on behind the validation
         due = self._step % self.every == 0
-        stopping = (due or agreement_is_due(trainer, self._step)) and self._agreed(trainer)
+        stopping = (due or self._step >= self._ask_at) and self._agreed(trainer)
         if stopping or due:
             write_ahead(trainer)
             self._save(trainer)
@@ -136,8 +140,18 @@ class Saving(Checkpoint):
             self._leave(trainer)
 
     def _agreed(self, trainer: L.Trainer) -> bool:
-        asked = self.stop.requested is not None
-        return trainer.strategy.reduce_boolean_decision(asked, all=False)
+        """Whether a signal came to any rank; settles when they ask again."""
+        if trainer.world_size == 1:
+            return self.stop.requested is not None
+        (step, then), now = self._asked, time.monotonic()
+        seconds = (now - then) / max(trainer.global_step - step, 1)
+        found = torch.tensor(
+            [self.stop.requested is not None, seconds], device=trainer.strategy.root_device
+        )
+        asked, slowest = trainer.strategy.reduce(found, reduce_op="max").tolist()
+        self._asked = trainer.global_step, now
+        self._ask_at = trainer.global_step + steps_between(slowest)
+        return bool(asked)
 
     def _leave(self, trainer: L.Trainer) -> None:
         seconds = time.monotonic() - self.stop.since if self.stop.requested else 0.0
@@ -160,11 +174,9 @@ def validation_follows(trainer: L.Trainer, batch_idx: int) -> bool:
     return trainer.is_last_batch or (every is not None and (seen + 1) % every == 0)
 
 
-def agreement_is_due(trainer: L.Trainer, step: int) -> bool:
-    """Whether ranks ask each other after this step if a signal came; one alone need not wait."""
-    if trainer.world_size == 1 or trainer.strategy.root_device.type == "cpu":
-        return True
-    return step % _AGREE_EVERY == 0
+def steps_between(seconds: float) -> int:
+    """Steps of so many seconds after which ranks ask each other again if a signal came."""
+    return max(1, min(_AGREE_STEPS, int(_AGREE_SECONDS / max(seconds, 1e-9))))
 
 
 def write_ahead(trainer: L.Trainer) -> None:

@@ -25,6 +25,7 @@ from visionlab.data.randomness import seed_all
 from visionlab.data.workers import explain_death
 from visionlab.tasks.base import Task
 from visionlab.tasks.curves import CurveLogger, drop_after
+from visionlab.tasks.data_parallel import meet_once_a_step
 from visionlab.tasks.launch import meet_again, part, trainer_arguments
 from visionlab.tasks.memory import keep_freed_memory
 from visionlab.tasks.saving import AtomicCheckpointIO, Saving
@@ -164,7 +165,9 @@ def build_trainer(
         "logger", [CurveLogger(curves), TensorBoardLogger(output, name="", version="tensorboard")]
     )
     arguments["plugins"] += [AtomicCheckpointIO()]
-    return L.Trainer(**arguments, callbacks=_callbacks(output, stop, every, arguments))
+    built = L.Trainer(**arguments, callbacks=_callbacks(output, stop, every, arguments))
+    meet_once_a_step(built)
+    return built
 
 
 def begin_folder(config: Mapping[str, Any], output: Path, resume: Path | None) -> None:

@@ -1,0 +1,51 @@
+"""DDP whose ranks meet for the gradients of a step and, where it can be, for nothing else."""
+
+import lightning as L
+from lightning.pytorch.strategies import DDPStrategy
+from torch import nn
+
+
+class DataParallel(DDPStrategy):
+    """Lightning's DDP, with options that follow from the task and the run.
+
+    Buffers travel from rank 0 before every forward only if the model has batch statistics: all
+    others are constants, or the same on every rank. On CPUs the graph is declared static where it
+    is, which takes work off cores that compute and communicate at once.
+
+    Args:
+        find_unused_parameters: some parameters get no gradient in some steps.
+    """
+
+    def __init__(self, *, find_unused_parameters: bool = False) -> None:
+        super().__init__(find_unused_parameters=find_unused_parameters)
+        self._finds_unused = find_unused_parameters
+
+    def configure_ddp(self) -> None:
+        """Wrap the task, which is known by now."""
+        task = self.lightning_module
+        assert task is not None
+        self._ddp_kwargs |= {
+            "broadcast_buffers": has_batch_statistics(task),
+            "gradient_as_bucket_view": True,
+            "static_graph": self.root_device.type == "cpu"
+            and not self._finds_unused
+            and task.trainer.accumulate_grad_batches == 1,
+        }
+        super().configure_ddp()
+
+
+def has_batch_statistics(module: nn.Module) -> bool:
+    """Whether a part of it gathers statistics of its own rank's batches, as batch norm does."""
+    return any(
+        isinstance(m, nn.modules.batchnorm._NormBase) and m.running_mean is not None
+        for m in module.modules()
+    )
+
+
+def meet_once_a_step(trainer: L.Trainer) -> None:
+    """Leave out Lightning's question before every step whether rank 0 got a SIGTERM.
+
+    `visionlab.tasks.saving` asks for every rank, and not so often: the answer has to be waited
+    for, and with it all work that is queued on the device.
+    """
+    trainer.fit_loop.epoch_loop._broadcast_sigterm_tensor = lambda: None  # type: ignore[method-assign]
