@@ -2,10 +2,18 @@ import numpy as np
 import pytest
 
 from visionlab.rotation import so3
-from visionlab.rotation.lines import Grid, gibbs_from_rotvec, lines_from_plane, rotvec_from_gibbs
+from visionlab.rotation.lines import Grid, lines_from_plane, rotvec_from_gibbs
 from visionlab.rotation.lines_numba import lines_from_rows
 
 RNG = np.random.default_rng(1)
+
+
+def gibbs_from_rotvec(rotvec):
+    """Grid coordinates ``G = 2 tan(angle/2) * axis`` (..., 3) of rotation vectors below pi."""
+    w = np.asarray(rotvec, np.float64)
+    norm = np.linalg.norm(w, axis=-1, keepdims=True)
+    safe = np.where(norm > 0, norm, 1.0)
+    return w * np.where(norm > 0, 2 * np.tan(safe / 2) / safe, 1.0)
 
 
 def plane_pair(rotvec, count=200, reach=0.8):

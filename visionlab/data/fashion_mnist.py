@@ -50,7 +50,7 @@ def fashion_mnist(
         ValueError: a file is truncated.
     """
     root = Path(root)
-    ensure_files(root)
+    _ensure_files(root)
     prefix = {"train": "train", "test": "t10k"}[split]
     images = _read(root / f"{prefix}-images-idx3-ubyte.gz", header=16).reshape(-1, 28, 28)
     labels = _read(root / f"{prefix}-labels-idx1-ubyte.gz", header=8)
@@ -65,7 +65,7 @@ def _read(path: Path, header: int) -> np.ndarray:
     return np.frombuffer(data, np.uint8, offset=header)
 
 
-def ensure_files(root: Path) -> None:
+def _ensure_files(root: Path) -> None:
     """Fill ``root`` with the four files if need be.
 
     Raises:

@@ -114,7 +114,7 @@ def photographs(split: str) -> list[np.ndarray]:
 
 @cache
 def _read_photographs(split: str) -> list[np.ndarray]:
-    return [read_rgb(package_file(*place)) for place in PHOTOS[split]]
+    return [_read_rgb(package_file(*place)) for place in PHOTOS[split]]
 
 
 def folder_photographs(folder: str | Path) -> list[np.ndarray]:
@@ -123,10 +123,10 @@ def folder_photographs(folder: str | Path) -> list[np.ndarray]:
     paths = sorted(p for p in place.iterdir() if p.suffix.lower() in (".jpg", ".jpeg", ".png"))
     if not paths:
         raise ValueError(f"{folder} holds no JPEG or PNG picture; give a folder of photographs")
-    return [read_rgb(p) for p in paths]
+    return [_read_rgb(p) for p in paths]
 
 
-def read_rgb(path: Path) -> np.ndarray:
+def _read_rgb(path: Path) -> np.ndarray:
     """One picture, RGB (H, W, 3) uint8, without an alpha channel."""
     import cv2
 

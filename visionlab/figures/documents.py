@@ -15,7 +15,7 @@ def made(root: Path) -> dict[Path, str]:
     written = [root / "README.md", *sorted((root / "guides").glob("*.md"))]
     return {
         **{p: markdown.fill(p.read_text(encoding="utf-8"), tables) for p in written},
-        root / "figures" / "README.md": all_tables(tables),
+        root / "figures" / "README.md": _all_tables(tables),
         root / "figures" / "index.html": page.page_text(
             tables, pictures=root / "pictures", relative_to=root / "figures"
         ),
@@ -32,7 +32,7 @@ def refresh(root: Path) -> list[Path]:
     return changed
 
 
-def all_tables(tables: Mapping[str, FigureTable]) -> str:
+def _all_tables(tables: Mapping[str, FigureTable]) -> str:
     """Every table with its claims, command, machine and date, as one Markdown document."""
     claims = [holds for t in tables.values() for _, _, holds in t.claims()]
     lines = [

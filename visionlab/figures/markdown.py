@@ -84,14 +84,14 @@ def markdown_table(table: FigureTable, *, note: bool = True, full: bool = False)
     for figure, cells in zip(table.figures, rows_of(table)):
         texts = [f"**{t}**" if bold and t else t for t, bold in cells]
         if full:
-            texts.append("; ".join(claim_words(figure)))
+            texts.append("; ".join(_claim_words(figure)))
         lines.append(f"| {figure.what} | {' | '.join(texts)} |".replace("|  |", "| |"))
     if note:
-        lines += ["", provenance(table, full=full)]
+        lines += ["", _provenance(table, full=full)]
     return "\n".join(lines).replace("|  |", "| |")
 
 
-def claim_words(figure: Figure) -> list[str]:
+def _claim_words(figure: Figure) -> list[str]:
     """Each claim as ``ratio at most 1: holds``."""
     return [
         f"{c.words()}: {'holds' if c.holds(figure.values) else '**does not hold**'}"
@@ -99,7 +99,7 @@ def claim_words(figure: Figure) -> list[str]:
     ]
 
 
-def provenance(table: FigureTable, *, full: bool) -> str:
+def _provenance(table: FigureTable, *, full: bool) -> str:
     """One paragraph: what to beware of, how to repeat it, and in full on what it was taken."""
     parts = [table.note] if table.note else []
     if table.command:

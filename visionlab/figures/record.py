@@ -145,7 +145,7 @@ class FigureTable:
         }
         return [
             {"id": f"{self.id}.{f.what}", "section": self.id, "what": f.what, "holds": f.holds}
-            | figure_to_json(f)
+            | _figure_to_json(f)
             | context
             for f in self.figures
         ]
@@ -155,7 +155,7 @@ class FigureTable:
         return replace(self, **fields)
 
 
-def figure_to_json(figure: Figure) -> dict[str, Any]:
+def _figure_to_json(figure: Figure) -> dict[str, Any]:
     """Plain data, six digits; what is empty is left out."""
     out: dict[str, Any] = {
         "what": figure.what,
@@ -194,7 +194,7 @@ def table_to_json(table: FigureTable) -> dict[str, Any]:
         {"label": c.label, "cell": c.cell} | ({"best": c.best} if c.best else {})
         for c in table.columns
     ]
-    out["figures"] = [figure_to_json(f) for f in table.figures]
+    out["figures"] = [_figure_to_json(f) for f in table.figures]
     return out
 
 

@@ -70,7 +70,7 @@ def run(
     store.write_tables(fresh, [cost_table(outcomes, device, complete=len(chosen) == len(plan))])
     committed = store.read_folder(options.figures or root / "figures")
     taken = store.read_folder(fresh) if fresh.is_dir() else {}
-    text = report_text(taken, committed, outcomes, device, mae=options.mae_repo is not None)
+    text = _report_text(taken, committed, outcomes, device, mae=options.mae_repo is not None)
     write_text(text, output / "table.md")
     records = [r for table in taken.values() for r in table.records()]
     rest = [r for k, t in committed.items() if k not in taken for r in t.records()]
@@ -133,7 +133,7 @@ def peers(mae_repo: Path | None) -> dict[str, bool]:
     return {"facebookresearch/mae": mae_repo is not None, **found, "Mod-Squad (its rule)": True}
 
 
-def report_text(
+def _report_text(
     taken: Mapping[str, FigureTable],
     committed: Mapping[str, FigureTable],
     outcomes: Sequence[Outcome],

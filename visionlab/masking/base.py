@@ -49,7 +49,7 @@ def keep_count(patches: int, ratio: float) -> int:
     return keep
 
 
-def check_grid(grid: Sequence[int]) -> Grid:
+def _check_grid(grid: Sequence[int]) -> Grid:
     """A grid is (rows, columns) of patches.
 
     Raises:
@@ -80,7 +80,7 @@ class Mask(ABC):
         self.grid: Grid | None = None
         self.ratio = check_ratio(ratio)
         if grid is not None:
-            self._bind(check_grid(grid))
+            self._bind(_check_grid(grid))
 
     def _bind(self, grid: Grid) -> None:
         """Take a checked grid; strategies add their own checks here."""
@@ -89,7 +89,7 @@ class Mask(ABC):
 
     def with_grid(self, grid: Sequence[int]) -> Self:
         """The same strategy over another grid."""
-        grid = check_grid(grid)
+        grid = _check_grid(grid)
         if grid == self.grid:
             return self
         other = copy.copy(self)

@@ -45,7 +45,7 @@ def load_official_encoder(backbone: nn.Module, source: str | Path | Mapping[str,
         FileNotFoundError: no such file.
         ValueError: not a published layout, or keys or shapes that are not this model's.
     """
-    encoder, _ = split_official(_content(source))
+    encoder, _ = _split_official(_content(source))
     state = {k: v for k, v in encoder.items() if not k.startswith(("head.", "fc_norm."))}
     state = {**state, "pos_embed": _fit_positions(state.get("pos_embed"), backbone)}
     own = {k: v for k, v in backbone.state_dict().items() if not k.startswith("head.")}
@@ -62,7 +62,7 @@ def load_official_autoencoder(
         ValueError: as for the encoder, or the file has no decoder.
     """
     content = _content(source)
-    _, decoder = split_official(content)
+    _, decoder = _split_official(content)
     if not decoder:
         raise ValueError(
             "this file holds an encoder only; a reconstruction needs one with decoder keys "
@@ -75,7 +75,7 @@ def load_official_autoencoder(
     model.decoder.load_state_dict(decoder, strict=True)
 
 
-def split_official(content: Mapping[str, Any]) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+def _split_official(content: Mapping[str, Any]) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
     """Encoder under timm's keys, decoder under ours, from the content of a published file."""
     for wrapper in ("model", "state_dict"):
         if isinstance(content.get(wrapper), Mapping):

@@ -55,7 +55,7 @@ class ScoreMask(Mask):
             raise ValueError("a score mask depends on the images: pass images=... when drawing")
         noise = _standardise(self.noise.scores(draws, images))
         with torch.no_grad():
-            scores = check_scores(self.score_fn(images), draws.batch_size, self.bound_grid)
+            scores = _check_scores(self.score_fn(images), draws.batch_size, self.bound_grid)
         return self.weight * _standardise(scores.to(noise)) + (1 - self.weight) * noise
 
     def _parameters(self) -> dict[str, Any]:
@@ -63,7 +63,7 @@ class ScoreMask(Mask):
         return {"score_fn": name, "weight": self.weight, "noise": self.noise.describe()}
 
 
-def check_scores(scores: Tensor, batch_size: int, grid: Grid) -> Tensor:
+def _check_scores(scores: Tensor, batch_size: int, grid: Grid) -> Tensor:
     """Scores as (B, L), in full precision and finite.
 
     Raises:

@@ -45,7 +45,7 @@ def resolve_backend(
     """
     check_backend(name)
     if name != "auto":
-        why = obstacle(name, device, dtype, widths)
+        why = _obstacle(name, device, dtype, widths)
         if why:
             raise ValueError(
                 f"MoE backend '{name}' cannot run: {why}; choose backend='auto' or 'loop'"
@@ -55,7 +55,7 @@ def resolve_backend(
     if device.type == "cuda":
         tuned = ["fused", "triton"] if dtype == torch.bfloat16 else ["triton"]
         order = [*tuned, "grouped_mm", "loop"]
-    chosen = next(b for b in order if not obstacle(b, device, dtype, widths))
+    chosen = next(b for b in order if not _obstacle(b, device, dtype, widths))
     _announce(chosen, device.type, str(dtype))
     return chosen
 
@@ -65,7 +65,7 @@ def _announce(backend: str, device: str, dtype: str) -> None:
     _log.info("MoE backend on %s with %s: %s", device, dtype, backend)
 
 
-def obstacle(
+def _obstacle(
     name: str, device: torch.device, dtype: torch.dtype, widths: tuple[int, ...]
 ) -> str | None:
     """Why a backend cannot run, or None."""
@@ -89,7 +89,7 @@ def _tuned_for(device: torch.device, dtype: torch.dtype) -> bool:
 
 
 def _triton_obstacle(device: torch.device, widths: tuple[int, ...]) -> str | None:
-    if not triton_installed():
+    if not _triton_installed():
         return "Triton is not installed"
     if any(w % 16 for w in widths):
         return f"its kernels need widths that are multiples of 16, got {widths}"
@@ -105,6 +105,6 @@ def _triton_obstacle(device: torch.device, widths: tuple[int, ...]) -> str | Non
 
 
 @functools.cache
-def triton_installed() -> bool:
+def _triton_installed() -> bool:
     """Whether `import triton` would work."""
     return importlib.util.find_spec("triton") is not None

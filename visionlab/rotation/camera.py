@@ -129,11 +129,6 @@ class Camera:
         """Geometric mean of the focal lengths, px."""
         return float(np.sqrt(self.fx * self.fy))
 
-    @property
-    def is_square_pinhole(self) -> bool:
-        """Whether the image is the plane z = focal up to a shift: no distortion and fx = fy."""
-        return self.model == "pinhole" and self.fx == self.fy
-
     def scaled(self, width: int, height: int) -> Self:
         """The same camera for a resized image; pixel centres stay at integers."""
         sx, sy = width / self.width, height / self.height

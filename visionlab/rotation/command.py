@@ -33,7 +33,7 @@ def run(options: argparse.Namespace, *, progress: TextIO | None) -> pipeline.Run
             f"the results would lie among the pictures of {output}; name another --output"
         )
     source = open_source(options.source, fps=options.fps, stop=options.stop)
-    full = build_camera(options, source.size)
+    full = _build_camera(options, source.size)
     camera = full
     if options.width is not None:
         if not 16 <= options.width <= full.width:
@@ -44,8 +44,8 @@ def run(options: argparse.Namespace, *, progress: TextIO | None) -> pipeline.Run
         masks = Masks(options.mask, size=source.size, invert=options.invert_mask)
     tracker = RotationTracker(
         camera,
-        build_flow(options),
-        estimator_recipe(options)(camera),
+        _build_flow(options),
+        _estimator_recipe(options)(camera),
         masks=masks,
         width=options.width,
         batch=options.batch,
@@ -65,7 +65,7 @@ def run(options: argparse.Namespace, *, progress: TextIO | None) -> pipeline.Run
     )
     truth = read_trajectory(options.truth) if options.truth else None
     if options.plots:
-        result.files.extend(write_plots(result.trajectory, truth, tracker, source, output))
+        result.files.extend(_write_plots(result.trajectory, truth, tracker, source, output))
     if truth is not None:
         print(_table(evaluation.evaluate(result.trajectory, truth)))
     if options.stabilise is not None:
@@ -114,9 +114,9 @@ def compare(options: argparse.Namespace) -> str:
     for path in options.sequences:
         camera = None
         if options.focal or options.fov or options.camera:
-            camera = build_camera(options, _picture_size(path))
+            camera = _build_camera(options, _picture_size(path))
         sequence = read_sequence(path, format=options.format, camera=camera)
-        flow = build_flow(options)
+        flow = _build_flow(options)
         cases.append(
             comparison.recorded_case(sequence, flow, limit=options.limit, stride=options.stride)
         )
@@ -128,7 +128,7 @@ def compare(options: argparse.Namespace) -> str:
     return evaluation.format_table(rows)
 
 
-def build_camera(options: argparse.Namespace, size: tuple[int, int]) -> Camera:
+def _build_camera(options: argparse.Namespace, size: tuple[int, int]) -> Camera:
     """Camera of ``--focal``, ``--fov`` or ``--camera`` for frames of a size.
 
     Raises:
@@ -157,7 +157,7 @@ def build_camera(options: argparse.Namespace, size: tuple[int, int]) -> Camera:
     return camera
 
 
-def build_flow(options: argparse.Namespace) -> FlowMethod:
+def _build_flow(options: argparse.Namespace) -> FlowMethod:
     """The flow method of ``--flow`` and its options."""
     arguments: dict[str, Any] = {}
     if options.flow == "raft":
@@ -171,13 +171,13 @@ def build_flow(options: argparse.Namespace) -> FlowMethod:
     return method
 
 
-def estimator_recipe(options: argparse.Namespace) -> EstimatorRecipe:
+def _estimator_recipe(options: argparse.Namespace) -> EstimatorRecipe:
     """The estimator of ``--estimator``, ``--refine``, ``--max-angle`` and ``--bin-size``."""
     backend = "auto"
     if options.device.partition(":")[0] not in ("cpu", "cuda"):
         raise ValueError(f"no device '{options.device}'; use cpu, cuda or cuda:1")
     if options.device.startswith("cuda"):
-        require_gpu(options.device)
+        _require_gpu(options.device)
         backend = "cuda"
     return EstimatorRecipe(
         preset=options.estimator,
@@ -189,7 +189,7 @@ def estimator_recipe(options: argparse.Namespace) -> EstimatorRecipe:
     )
 
 
-def require_gpu(device: str) -> None:
+def _require_gpu(device: str) -> None:
     """Refuse a CUDA device that is not there.
 
     Raises:
@@ -222,7 +222,7 @@ def set_threads(count: int) -> None:
         cv2.setNumThreads(count)
 
 
-def write_plots(
+def _write_plots(
     trajectory: Trajectory,
     truth: Trajectory | None,
     tracker: RotationTracker,

@@ -110,7 +110,7 @@ class RotationEstimator:
                 f"camera must be a visionlab.rotation.Camera, got {type(camera).__name__}; make "
                 "one by Camera.from_fov(60, width, height) or Camera.from_file(path)"
             )
-        first = check_range(bin_size, max_angle, geometry, search)
+        first = _check_range(bin_size, max_angle, geometry, search)
         wider = [m for m in verdict.WIDER if widen and m > 1.2 * max_angle]
         self.camera, self.num_threads = camera, int(num_threads)
         self.solver = Solver(
@@ -242,7 +242,7 @@ class RotationEstimator:
             return list(pool.map(one, range(count)))
 
 
-def check_range(bin_size: float, max_angle: float, geometry: Geometry, search: Search) -> Grid:
+def _check_range(bin_size: float, max_angle: float, geometry: Geometry, search: Search) -> Grid:
     """The grid of a range, if it makes sense and fits into memory.
 
     Raises:

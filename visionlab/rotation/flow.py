@@ -107,7 +107,7 @@ class LucasKanade:
         """Tracks of the grid points; frames are grey (H, W) uint8."""
         import cv2
 
-        check_pair(previous, current, channels=1)
+        _check_pair(previous, current, channels=1)
         height, width = previous.shape
         points = grid_points(width, height, self.step or grid_step(width))
         start = points[:, None].astype(np.float32)
@@ -160,7 +160,7 @@ class DenseInverseSearch:
         """Flow (H, W, 2) in px; frames are grey (H, W) uint8."""
         import cv2
 
-        check_pair(previous, current, channels=1)
+        _check_pair(previous, current, channels=1)
         if self._search is None:
             self._search = cv2.DISOpticalFlow.create(DIS_PRESETS[self.preset])
         whole = (np.ascontiguousarray(image) for image in (previous, current))  # or it asserts
@@ -221,7 +221,7 @@ class Raft:
         import torch
 
         for a, b in zip(previous, current, strict=True):
-            check_pair(a, b, channels=3)
+            _check_pair(a, b, channels=3)
         net = self._network()
         height, width = previous[0].shape[:2]
         with torch.inference_mode():
@@ -263,7 +263,7 @@ class Raft:
         return torch.nn.functional.pad(batch, pad, mode="replicate")
 
 
-def check_pair(previous: Image, current: Image, *, channels: int) -> None:
+def _check_pair(previous: Image, current: Image, *, channels: int) -> None:
     """Refuse frames that are not two uint8 pictures of one size."""
     for image in (previous, current):
         shape, dtype = getattr(image, "shape", None), getattr(image, "dtype", None)

@@ -52,7 +52,7 @@ class PixelGrid:
     def gather(self, flow: Any, mask: Any, weights: Any) -> Correspondences:
         """The vectors at the grid's pixels, from arrays that `check_flow` has passed."""
         rows = self._rows.copy()
-        sample = to_numpy(flow[self.window]).astype(np.float64)
+        sample = _to_numpy(flow[self.window]).astype(np.float64)
         keep = None if self._seen.all() else self._seen
         if self.camera.model == "pinhole":
             rows[2] += sample[..., 0].ravel() * (1 / self.camera.fx)
@@ -63,10 +63,10 @@ class PixelGrid:
             seen = np.isfinite(rows).all(0)
             keep = seen if keep is None else keep & seen
         if mask is not None:
-            chosen = to_numpy(mask[self.window]).reshape(-1) != 0
+            chosen = _to_numpy(mask[self.window]).reshape(-1) != 0
             keep = chosen if keep is None else keep & chosen
         if weights is not None:
-            rows[5] = to_numpy(weights[self.window]).reshape(-1)
+            rows[5] = _to_numpy(weights[self.window]).reshape(-1)
             keep = rows[5] > 0 if keep is None else keep & (rows[5] > 0)
         if keep is None:
             return Correspondences(rows, self.points, False)
@@ -98,7 +98,7 @@ def gather_points(
     Raises:
         ValueError: shapes that do not fit, negative or non-finite weights, infinite positions.
     """
-    start, end = (np.asarray(to_numpy(p), np.float64) for p in (points0, points1))
+    start, end = (np.asarray(_to_numpy(p), np.float64) for p in (points0, points1))
     if start.ndim != 2 or start.shape[-1] != 2 or start.shape != end.shape:
         raise ValueError(
             f"expected two arrays of tracks of the same shape (N, 2) in px, got {start.shape} and "
@@ -113,7 +113,7 @@ def gather_points(
     return Correspondences(np.ascontiguousarray(rows[:, keep]), start[keep], weights is not None)
 
 
-def to_numpy(array: Any) -> NDArray[Any]:
+def _to_numpy(array: Any) -> NDArray[Any]:
     """NumPy view or copy of an array or of a torch tensor on any device."""
     if hasattr(array, "detach"):
         return array.detach().cpu().numpy()
@@ -163,7 +163,7 @@ def check_weights(weights: Any, shape: tuple[int, ...]) -> Array:
     Raises:
         ValueError: another shape, a negative or non-finite weight, nothing but zeros.
     """
-    out = np.asarray(to_numpy(weights), np.float64)
+    out = np.asarray(_to_numpy(weights), np.float64)
     if out.shape != shape:
         raise ValueError(f"weights must have shape {shape}, got {out.shape}")
     if not np.isfinite(out).all() or out.min(initial=0.0) < 0:
@@ -178,10 +178,10 @@ def _check_finite(flow: Any, mask: Any, weights: Any) -> None:
     with np.errstate(all="ignore"):
         if np.isfinite(float(flow.sum())):
             return
-    usable = np.isfinite(to_numpy(flow)).all(-1)
+    usable = np.isfinite(_to_numpy(flow)).all(-1)
     needed = np.ones(usable.shape, bool)
     if mask is not None:
-        needed &= to_numpy(mask) != 0
+        needed &= _to_numpy(mask) != 0
     if weights is not None:
         needed &= weights > 0
     bad = int((needed & ~usable).sum())

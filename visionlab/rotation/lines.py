@@ -69,14 +69,6 @@ def rotvec_from_gibbs(gibbs: ArrayLike) -> Array:
     return g * np.where(norm > 0, 2 * np.arctan(safe / 2) / safe, 1.0)
 
 
-def gibbs_from_rotvec(rotvec: ArrayLike) -> Array:
-    """Grid coordinates ``G = 2 tan(angle/2) * axis`` (..., 3) of rotation vectors below pi."""
-    w = np.asarray(rotvec, np.float64)
-    norm = np.linalg.norm(w, axis=-1, keepdims=True)
-    safe = np.where(norm > 0, norm, 1.0)
-    return w * np.where(norm > 0, 2 * np.tan(safe / 2) / safe, 1.0)
-
-
 def lines_from_plane(
     plane0: ArrayLike, plane1: ArrayLike, *, grid: Grid, geometry: Geometry = "exact"
 ) -> Array:

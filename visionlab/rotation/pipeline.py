@@ -119,7 +119,7 @@ def run(
     for name in targets:
         writer(name)
     _refuse_existing([*targets.values(), folder / "summary.json"], overwrite=overwrite)
-    everything = {"source": source_identity(source), "start": start, **dict(settings or {})}
+    everything = {"source": _source_identity(source), "start": start, **dict(settings or {})}
     unfinished = folder / "unfinished.jsonl"
     if overwrite or source.live:
         unfinished.unlink(missing_ok=True)
@@ -206,7 +206,7 @@ def file_name(format: str, source: str) -> str:
     return f"{stem}.gcsv" if format == "gcsv" else _FILES.get(format, f"rotation.{format}")
 
 
-def source_identity(source: FrameSource) -> dict[str, Any]:
+def _source_identity(source: FrameSource) -> dict[str, Any]:
     """What tells this source from another: name, size of the picture, size and date of the file."""
     identity: dict[str, Any] = {"name": source.name, "size": list(source.size)}
     path = Path(source.name)

@@ -58,7 +58,7 @@ class Solver:
         on_gpu: bool = False,
     ) -> RotationEstimate:
         """Estimate from voting vectors and the denser ones of the refinement."""
-        centre = prior_rotvec(prior)
+        centre = _prior_rotvec(prior)
         if len(votes) < verdict.MIN_VECTORS:
             return RotationEstimate(
                 rotvec=np.zeros(3) if centre is None else centre,
@@ -95,7 +95,7 @@ class Solver:
             best.refined,
             heading=prior.heading if isinstance(prior, RotationEstimate) else None,
         )
-        return with_parallax(estimate, fit)
+        return _with_parallax(estimate, fit)
 
     def _backend(self, on_gpu: bool) -> str:
         if self.backend == "auto" and not on_gpu:
@@ -119,7 +119,7 @@ class Solver:
             rows = np.concatenate([rows[:2], turn(rows[2:4], centre)])
         lines = voting_lines(rows, grid, self.geometry, backend)
         weights = quantise_weights(votes.rows[5]) if votes.weighted else None
-        cell, count = cast_votes(lines, weights, grid.bins, self.search, backend)
+        cell, count = _cast_votes(lines, weights, grid.bins, self.search, backend)
         if count == 0:
             nothing = np.zeros(3) if centre is None else centre
             return Candidate(nothing, nothing, grid, max_angle)
@@ -211,7 +211,7 @@ class Solver:
         return Status.OK, ""
 
 
-def with_parallax(estimate: RotationEstimate, fit: JointFit) -> RotationEstimate:
+def _with_parallax(estimate: RotationEstimate, fit: JointFit) -> RotationEstimate:
     """The estimate with the joint answer where its gate accepts parallax."""
     if not fit.accepted:
         return replace(estimate, gate=fit.gate, static=fit.static)
@@ -231,7 +231,7 @@ def _evidence(candidate: Candidate) -> tuple[float, float]:
     return candidate.inlier_ratio, candidate.share
 
 
-def prior_rotvec(prior: Any) -> Array | None:
+def _prior_rotvec(prior: Any) -> Array | None:
     """(3,) rotation vector of a prior given as one, or as an estimate.
 
     Raises:
@@ -268,7 +268,7 @@ def voting_lines(rows: Array, grid: Grid, geometry: Geometry, backend: str) -> A
     return lines
 
 
-def cast_votes(
+def _cast_votes(
     lines: Array, weights: NDArray[np.uint32] | None, bins: int, search: Search, backend: str
 ) -> tuple[int, int]:
     """Winner cell and votes of one frame's lines on the chosen backend."""

@@ -81,14 +81,14 @@ class LearnedPrior:
         numbers = {c.path: c.value.double().numpy() for c in curves}
         figure = plot_prior_curves(curves)
         save_figure(figure, output / "pictures" / "prior.png", data=numbers)
-        return [curve_row(curve) for curve in curves]
+        return [_curve_row(curve) for curve in curves]
 
     def _laplacian(self, net: ProximalNetwork, scale: float, output: Path) -> list[dict[str, Any]]:
         from visionlab.plots.proximal_prior import plot_laplacian
         from visionlab.plots.saving import save_figure
 
         threshold = (net.noise_level or 1.0) ** 2 / scale
-        y, f, x, prior = laplacian_case(net)
+        y, f, x, prior = _laplacian_case(net)
         figure = plot_laplacian(
             y.numpy(), {"learned": f.numpy()}, x.numpy(), {"learned": prior.numpy()},
             threshold=threshold,
@@ -110,7 +110,7 @@ def fixed_level(net: ProximalMap, level: float | None = None) -> ProximalMap:
     return net
 
 
-def curve_row(curve: "PriorCurve") -> dict[str, Any]:
+def _curve_row(curve: "PriorCurve") -> dict[str, Any]:
     """One line of a table about a path."""
     rise = (curve.value - curve.value[:1]).median(dim=1).values
     return {
@@ -121,7 +121,7 @@ def curve_row(curve: "PriorCurve") -> dict[str, Any]:
     }
 
 
-def laplacian_case(net: ProximalMap) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+def _laplacian_case(net: ProximalMap) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Y and f(y) on [-4, 4], x and R(x) on [-2.5, 2.5], in float64; each (N,)."""
     net = in_precision(net, torch.float64)
     y = torch.linspace(-4, 4, 801, dtype=torch.float64)[:, None]
@@ -141,7 +141,7 @@ def laplacian_errors(
         Mean and largest error of f on ``|y| <= 4``; mean error of R on ``|x| <= 2.5`` with the
         constant that fits best, and with the minimum of R set to 0.
     """
-    y, f, x, prior = laplacian_case(net)
+    y, f, x, prior = _laplacian_case(net)
     error = (f - y.sign() * (y.abs() - threshold).clamp_min(0)).abs()
     truth = threshold * x.abs()
     from_minimum = (prior - prior.min() - truth).abs()

@@ -137,10 +137,10 @@ class MultiTaskTraining(Task):
         loss = self.model.head(task).loss(outputs, pick)  # type: ignore[operator]
         _, world = rank_and_world()
         whole = self._pick_is_whole()
-        count = loss.count if whole else over_ranks(loss.count)
+        count = loss.count if whole else _over_ranks(loss.count)
         mean = loss.total / count.clamp(min=1)
         if self.logs_are_due():
-            self.log(f"train/{task}", mean.detach() if whole else over_ranks(mean))
+            self.log(f"train/{task}", mean.detach() if whole else _over_ranks(mean))
         # the mean over ranks divides by their number, though the pick is on one or on all of them
         value = self.weights(task, mean * world, float(world if whole else 1))
         if self.routing_loss is None:
@@ -224,7 +224,7 @@ class _TrainedParts(nn.ModuleList):
         return layer_groups("0.backbone.")
 
 
-def over_ranks(value: Tensor) -> Tensor:
+def _over_ranks(value: Tensor) -> Tensor:
     """The sum over ranks, detached."""
     value = value.detach().clone()
     if dist.is_available() and dist.is_initialized():

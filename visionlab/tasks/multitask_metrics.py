@@ -119,7 +119,7 @@ class DetectionMetric(TaskMetric):
         super().__init__()
         self.kinds: tuple[Literal["bbox", "segm"], ...] = ("bbox", "segm") if masks else ("bbox",)
         self.voc = AveragePrecision50(num_classes)
-        backend = coco_backend()
+        backend = _coco_backend()
         if backend is None:
             log.info("COCO mAP is left out: pip install faster-coco-eval (extra 'detection')")
             return
@@ -173,7 +173,7 @@ def _add_masks(
         target["masks"] = masks[:, :height, :width].bool()
 
 
-def coco_backend() -> Any:
+def _coco_backend() -> Any:
     """The installed package that computes COCO's mAP, or None."""
     for module in ("faster_coco_eval", "pycocotools"):
         if importlib.util.find_spec(module) is not None:

@@ -32,13 +32,13 @@ class PictureOfReconstruction:
                 _reconstruction(task, task.trainer.datamodule, self.count)
             return
         path = task.output / "pictures" / f"reconstruction_{epoch:04d}.png"
-        figure = draw_reconstruction(task, task.trainer.datamodule, path, self.count)
+        figure = _draw_reconstruction(task, task.trainer.datamodule, path, self.count)
         for logger in task.loggers:
             if isinstance(logger, TensorBoardLogger):
                 logger.experiment.add_figure("reconstruction", figure, task.global_step)
 
 
-def draw_reconstruction(task: Any, data: Any, path: Path, count: int = 8) -> Any:
+def _draw_reconstruction(task: Any, data: Any, path: Path, count: int = 8) -> Any:
     """Reconstruction panel of the first test (or validation, or training) images."""
     from visionlab.plots.reconstructions import plot_reconstruction
 
@@ -70,6 +70,6 @@ class MaskPictures:
         folder = output / "pictures"
         folder.mkdir(parents=True, exist_ok=True)
         with torch.no_grad():
-            draw_reconstruction(task, data, folder / "reconstruction.png", self.count)
+            _draw_reconstruction(task, data, folder / "reconstruction.png", self.count)
         plot_masks({"mask": task.model.mask}, folder / "masks.png")
         return [{"picture": str(p)} for p in sorted(folder.glob("*.png"))]

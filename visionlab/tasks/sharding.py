@@ -121,7 +121,7 @@ class FSDP2Strategy(ModelParallelStrategy):
     def _to_save(self, state: Any) -> Any:
         if self.shards:
             return state
-        return map_tensors(state, partial(_whole, keep=self.is_global_zero))
+        return _map_tensors(state, partial(_whole, keep=self.is_global_zero))
 
     def save_checkpoint(
         self, checkpoint: dict[str, Any], filepath: Any, storage_options: Any = None
@@ -187,17 +187,17 @@ def _like(tensor: Tensor, target: Tensor) -> Tensor:
     return distribute_tensor(on_device, target.device_mesh, target.placements, src_data_rank=None)
 
 
-def map_tensors(state: Any, change: Callable[[Tensor], Tensor]) -> Any:
+def _map_tensors(state: Any, change: Callable[[Tensor], Tensor]) -> Any:
     """``state`` with every tensor changed, in nested mappings and lists."""
     if isinstance(state, Tensor):
         return change(state)
     if isinstance(state, Mapping):
-        return {k: map_tensors(v, change) for k, v in state.items()}
+        return {k: _map_tensors(v, change) for k, v in state.items()}
     if isinstance(state, list):
-        return [map_tensors(v, change) for v in state]
+        return [_map_tensors(v, change) for v in state]
     return state
 
 
 def whole_state(module: nn.Module, *, keep: bool) -> dict[str, Tensor]:
     """The state dict of a cut module, gathered; called on every rank, filled where kept."""
-    return map_tensors(dict(module.state_dict()), partial(_whole, keep=keep))
+    return _map_tensors(dict(module.state_dict()), partial(_whole, keep=keep))

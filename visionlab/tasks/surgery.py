@@ -53,7 +53,7 @@ def measured_usage(
     return usage(model, loaders)
 
 
-def prune_rows(
+def _prune_rows(
     model: MultiTaskModel,
     data: TaskMixture,
     found: Usage,
@@ -100,7 +100,7 @@ def _prune_row(
     }
 
 
-def extension_rows(
+def _extension_rows(
     model: MultiTaskModel,
     old_data: TaskMixture,
     node: Mapping[str, Any],
@@ -177,7 +177,7 @@ def adapt(
     trainer.fit(task, datamodule=data)
 
 
-def save_pruned(model: MultiTaskModel, config: Mapping[str, Any], path: Path) -> None:
+def _save_pruned(model: MultiTaskModel, config: Mapping[str, Any], path: Path) -> None:
     """Write a model after surgery so that ``visionlab.load`` rebuilds it.
 
     Args:
@@ -223,12 +223,12 @@ def run(args: Namespace) -> None:
         raise ValueError(f"{args.checkpoint} has no MoE layers; surgery needs experts")
     found = measured_usage(model, data)
     tables = {
-        "Pruned to a task": prune_rows(model, data, found, split=args.split, shares=args.keep)
+        "Pruned to a task": _prune_rows(model, data, found, split=args.split, shares=args.keep)
     }
     if args.extend is not None:
         node = configs.read(args.extend)
         configs.check(node, str(args.extend), trust_code=args.trust_code)
-        tables["New task"] = extension_rows(
+        tables["New task"] = _extension_rows(
             model,
             data,
             node,
@@ -253,5 +253,5 @@ def _save_each(model: MultiTaskModel, found: Usage, config: Any, args: Namespace
         top_k = max(k[found.tasks.index(task)] for k in found.top_k)
         keep = max(round(args.keep[0] * experts), top_k)
         pruned = prune_to_task(model, task, keep=keep, usage=found)
-        save_pruned(pruned, config, args.save / f"{task}.pt")
+        _save_pruned(pruned, config, args.save / f"{task}.pt")
         print(f"{task} with {keep} of {experts} experts: {args.save / f'{task}.pt'}")

@@ -99,7 +99,7 @@ def run(args: Namespace) -> None:
     if args.untrained:
         encoders = _with_untrained(encoders, args.output, trust_code=args.trust_code)
     for task in tasks:
-        check_fit(task, encoders)
+        _check_fit(task, encoders)
     rows = [
         row
         for encoder in encoders
@@ -169,7 +169,7 @@ def _with_untrained(
     return [*starts, *encoders]
 
 
-def check_fit(task: Downstream, encoders: Sequence[Encoder]) -> None:
+def _check_fit(task: Downstream, encoders: Sequence[Encoder]) -> None:
     """Build the data and the model of a config, before hours of training are spent on another.
 
     Raises:

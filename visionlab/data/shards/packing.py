@@ -127,7 +127,7 @@ def _same(target: Path, there: Any, plan: Mapping[str, Any], what: str) -> None:
 def _records_again(target: Path, index: ShardIndex) -> None:
     """The records of a finished packing, from its table: to mend what is missing, and no more."""
     path = target / SAMPLES
-    if not path.is_file() or sha256_of(path) != index.samples.sha256:
+    if not path.is_file() or _sha256_of(path) != index.samples.sha256:
         return
     table, first = np.load(path, allow_pickle=False), 0
     for part in index.shards:
@@ -150,10 +150,10 @@ def _finished(target: Path, name: str) -> bool:
         record = json.loads(record_path.read_text())
     except ValueError:  # cut off by a power failure: records are not synced, shards are
         return False
-    return path.stat().st_size == record["size"] and sha256_of(path) == record["sha256"]
+    return path.stat().st_size == record["size"] and _sha256_of(path) == record["sha256"]
 
 
-def sha256_of(path: Path) -> str:
+def _sha256_of(path: Path) -> str:
     """SHA-256 of a file."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
@@ -218,7 +218,7 @@ def _finish(
         kind=source.kind,
         classes=list(source.classes),
         shards=shards,
-        samples=Part(SAMPLES, samples.stat().st_size, sha256_of(samples), len(source.samples)),
+        samples=Part(SAMPLES, samples.stat().st_size, _sha256_of(samples), len(source.samples)),
         packing=dict(plan),
         category_ids=list(source.category_ids),
     )

@@ -32,7 +32,7 @@ def read_buss(path: str | Path, *, camera: Camera | None = None) -> Sequence:
         ValueError: a row without a unit quaternion, or too few flows or pictures.
     """
     root = Path(path)
-    steps = read_rotations(require(root / "rotations.csv", what="the ground truth"))
+    steps = _read_rotations(require(root / "rotations.csv", what="the ground truth"))
     files = sorted(root.rglob("*"), key=lambda f: (str(f.parent), natural_order(f)))
     flows = tuple(f for f in files if f.suffix.lower() in _FLOW_SUFFIXES)
     pictures = [f for f in files if f.suffix.lower() in _IMAGE_SUFFIXES]
@@ -54,7 +54,7 @@ def read_buss(path: str | Path, *, camera: Camera | None = None) -> Sequence:
     return Sequence(f"buss-{root.name}", camera, truth, source, flows)
 
 
-def read_rotations(table: str | Path) -> NDArray[np.float64]:
+def _read_rotations(table: str | Path) -> NDArray[np.float64]:
     """(N, 3) camera rotations in rad of a ``rotations.csv``."""
     quaternions = []
     with open(table, newline="", encoding="utf-8") as file:
