@@ -111,9 +111,7 @@ def test_wrong_settings(model, options, message):
         ProximalMatching(net(**model), **options)
 
 
-@pytest.mark.parametrize(
-    "name", ["laplacian", "mnist", "photos_gray", "photos_gray_range", "photos_color", "ct"]
-)
+@pytest.mark.parametrize("name", ["laplacian", "mnist", "photos_gray", "photos_color", "ct"])
 def test_configs_build_and_take_a_step(name):
     root = Path(__file__).parents[2] / "configs/proximal"
     read = configs.read(root / f"{name}.yaml", ["task.model.hidden=4"] * (name != "laplacian"))

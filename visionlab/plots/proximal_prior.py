@@ -71,17 +71,25 @@ def plot_prior_curves(curves: Sequence["PriorCurve"]) -> "Figure":
 
 
 def plot_quality_against_time(
-    minutes: Sequence[float], curves: Mapping[str, Sequence[float]]
+    minutes: Sequence[float],
+    curves: Mapping[str, Sequence[float]],
+    *,
+    bars: Mapping[str, Mapping[str, float]] | None = None,
 ) -> "Figure":
     """Validation PSNR of a training run against its computing time.
 
     Args:
         minutes: of the process, at each validation.
         curves: noise level -> PSNR in dB, as many.
+        bars: method -> noise level -> PSNR: horizontal lines beside the curves.
     """
     figure, (panel,) = _panels(1)
     for (level, values), (colour, line) in zip(curves.items(), _STYLES * len(curves)):
         panel.plot(minutes, values, line, color=colour, marker=".", label=f"noise {level}")
+        for name, of_level in (bars or {}).items():
+            panel.axhline(of_level[level], color=colour, lw=1, ls=(0, (6, 3)))
+            panel.annotate(f"{name}, noise {level}", (max(minutes), of_level[level]), fontsize=8,
+                           ha="right", va="bottom", color=colour)  # fmt: skip
     panel.set(xlabel="CPU minutes", ylabel="validation PSNR (dB)")
     return _finish(figure, (panel,))
 

@@ -148,9 +148,7 @@ class ProximalMatching(Task):
     def validation_step(self, batch: Any, batch_idx: int) -> None:
         """Log the mean PSNR (range 1, not clipped) at each level; the noise is always the same."""
         clean = batch["image"]
-        numbers = batch["index"].tolist() if "index" in batch else range(len(clean))
-        keys = [(self.seed, batch_idx if "index" not in batch else 0, i, 0xDE) for i in numbers]
-        noise = torch.stack([_draws_of_sample(key, clean.shape[1:])[1] for key in keys]).to(clean)
+        noise = self.validation_noise(batch, batch_idx)
         for level in self.validation_levels:
             with torch.no_grad():
                 found = self.denoise(clean + level * noise, clean.new_full((len(clean),), level))
@@ -162,6 +160,13 @@ class ProximalMatching(Task):
         self.log(
             "val/cpu_minutes", time.process_time() / 60, batch_size=len(clean), rank_zero_only=True
         )
+
+    def validation_noise(self, batch: Any, batch_idx: int) -> Tensor:
+        """Standard normal noise of the shape of the images, the same at every validation."""
+        clean = batch["image"]
+        numbers = batch["index"].tolist() if "index" in batch else range(len(clean))
+        keys = [(self.seed, batch_idx if "index" not in batch else 0, i, 0xDE) for i in numbers]
+        return torch.stack([_draws_of_sample(key, clean.shape[1:])[1] for key in keys]).to(clean)
 
 
 def _draws_of_sample(key: tuple[int, ...], shape: torch.Size) -> tuple[Tensor, Tensor]:

@@ -239,7 +239,7 @@ def learned_methods(
     net: ProximalMap,
     *,
     levels: Sequence[float] = (),
-    factors: Sequence[float] = (0.25, 0.5, 1.0, 2.0, 4.0),
+    factors: Sequence[float] = (0.25, 0.35, 0.5, 0.7, 1.0, 1.5, 2.0, 4.0),
     iterations: int = 100,
     solvers: Sequence[str] = ("mirror", "admm", "guaranteed"),
 ) -> Iterator[Method]:
