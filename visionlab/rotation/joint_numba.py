@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numba import njit
 
-from visionlab.rotation.refinement_numba import exp_so3
+from visionlab.rotation.refinement_numba import exp_so3, turned
 
 ROOT_TWO_PI = 2.5066282746310002
 FAR_RATIO = 20.0  # the far class has this fraction of the near class's mean inverse depth
@@ -163,8 +163,10 @@ def across_frame(t: Any, frame: Any) -> None:
     axis = np.argmin(np.abs(t))
     c = -t[axis] * t
     c[axis] += 1.0
-    c /= np.sqrt((c * c).sum())
-    frame[0], frame[1] = t, c
+    length = np.sqrt((c * c).sum())
+    for i in range(3):
+        c[i] /= length
+        frame[0, i], frame[1, i] = t[i], c[i]
     frame[2, 0] = t[1] * c[2] - t[2] * c[1]
     frame[2, 1] = t[2] * c[0] - t[0] * c[2]
     frame[2, 2] = t[0] * c[1] - t[1] * c[0]
@@ -221,10 +223,16 @@ def passes(rows: Any, m: Any, t: Any, state: Any, first: float, last: float, cou
             return -np.inf
         length = np.sqrt(step[3] * step[3] + step[4] * step[4])
         if length > 0.5:
-            step[3:] *= 0.5 / length
-        m[:] = m @ exp_so3(step[:3])
-        moved = t + step[3] * frame[1] + step[4] * frame[2]
-        t[:] = moved / np.sqrt((moved * moved).sum())
+            step[3] *= 0.5 / length
+            step[4] *= 0.5 / length
+        after = turned(m, step)
+        for i in range(3):
+            for j in range(3):
+                m[i, j] = after[i, j]
+            t[i] = t[i] + step[3] * frame[1, i] + step[4] * frame[2, i]
+        length = np.sqrt(t[0] * t[0] + t[1] * t[1] + t[2] * t[2])
+        for i in range(3):
+            t[i] /= length
         update_mixture(sums, state)
     likelihood = 0.0
     for i in range(len(total)):
@@ -255,8 +263,11 @@ def keep_best(scores: Any, matrices: Any, headings: Any, count: int) -> Any:
     """Indices of the ``count`` most likely different solutions, best first."""
     kept = np.empty(count, np.int64)
     n = 0
-    for i in np.argsort(-scores):
-        new = scores[i] > -np.inf
+    left = scores.copy()
+    for _ in range(len(left)):  # few are kept: no sort, which numba compiles for seconds
+        i = np.argmax(left)
+        new = left[i] > -np.inf
+        left[i] = -np.inf
         for j in range(n):
             other = kept[j]
             same_turn = np.abs(matrices[i] - matrices[other]).max() < 2e-4
@@ -278,9 +289,13 @@ def search(
     count = headings.shape[0]
     matrices, ts, states = np.empty((count, 3, 3)), headings.copy(), np.empty((count, 5))
     scores = np.empty(count)
-    start = exp_so3(mode)
+    start, state = exp_so3(mode), start_state(focal)
     for i in range(count):
-        matrices[i], states[i] = start, start_state(focal)
+        for j in range(3):
+            for k in range(3):
+                matrices[i, j, k] = start[j, k]
+        for j in range(5):
+            states[i, j] = state[j]
     first = (1.2, 0.6, max(s1, 0.5))
     last = (0.6, max(s1, 0.45), s1)
     kept = np.arange(count)

@@ -2,6 +2,9 @@
 
 Fast-math is allowed here: sums may be reordered. ``error_model="numpy"`` matters, since Python's
 check for division by zero keeps the loops from being vectorised (8 times slower).
+
+The kernels copy arrays by loops and multiply matrices by hand: numba's ``@`` needs SciPy, which a
+plain install lacks, and its array assignments compile for seconds (the texts of their errors).
 """
 # ruff: noqa: TID253 - this module is numba; `refinement` imports it on first use
 
@@ -41,6 +44,16 @@ def exp_so3(w: Any) -> Any:
     out[2, 0] -= first * w[1]
     out[1, 2] -= first * w[0]
     out[2, 1] += first * w[0]
+    return out
+
+
+@njit(cache=True, nogil=True)
+def turned(m: Any, w: Any) -> Any:
+    """``m`` times the rotation matrix of ``w``."""
+    turn, out = exp_so3(w), np.empty((3, 3))
+    for i in range(3):
+        for j in range(3):
+            out[i, j] = m[i, 0] * turn[0, j] + m[i, 1] * turn[1, j] + m[i, 2] * turn[2, j]
     return out
 
 
@@ -165,7 +178,7 @@ def irls(rows: Any, start: Any, first_scale: float, scale: float) -> Any:
         normal_equations(thin if it < ANNEAL else rows, matrix, s, sums)
         if not solve3(sums, information, step):
             return log_so3(matrix), target, information, False, error
-        matrix = matrix @ exp_so3(step)
+        matrix = turned(matrix, step)
         if it > ANNEAL and np.abs(step).max() < 1e-8:
             break
     residuals(rows, matrix, error)
