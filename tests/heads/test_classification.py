@@ -34,6 +34,8 @@ def test_token_pooling_reads_the_class_token(features):
 def test_wrong_arguments_are_named(features):
     with pytest.raises(ValueError, match="pool is 'token' or 'mean', got 'max'"):
         LinearClassificationHead(32, 5, pool="max")
+    with pytest.raises(ValueError, match=r"label_smoothing must lie in \[0, 1\), got 2"):
+        LinearClassificationHead(32, 5, label_smoothing=2.0)
     with pytest.raises(ValueError, match="built for features of width 16, the backbone gives 32"):
         LinearClassificationHead(16, 5)(features)
     without = Features(features.tokens[:, 1:], (4, 4), (32, 32), features.sizes)

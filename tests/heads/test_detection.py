@@ -18,7 +18,7 @@ def test_loss_is_torchvisions_mean_times_positives(features, boxes_batch):
     loss = head.loss(outputs, boxes_batch)
     head.fcos.head.__class__ = FCOSHead  # torchvision's own means
     means = head.fcos.compute_loss(
-        training_targets(boxes_batch), outputs.maps, [outputs.anchors] * 3, outputs.per_level
+        training_targets(boxes_batch, 3), outputs.maps, [outputs.anchors] * 3, outputs.per_level
     )
     assert loss.count > 0
     assert torch.allclose(loss.mean, sum(means.values()))
@@ -38,10 +38,10 @@ def test_loss_of_a_batch_is_the_sum_over_its_pictures(features, boxes_batch):
 
 
 def test_crowd_and_degenerate_boxes_do_not_train(boxes_batch):
-    targets = training_targets(boxes_batch)
+    targets = training_targets(boxes_batch, 3)
     assert [len(t["boxes"]) for t in targets] == [2, 0, 1]
     assert targets[2]["masks"].shape == (1, 32, 32)
-    assert training_targets(boxes_batch, first_label=1)[0]["labels"].tolist() == [2, 1]
+    assert training_targets(boxes_batch, 3, first_label=1)[0]["labels"].tolist() == [2, 1]
 
 
 def test_locations_are_cell_centres(features):
@@ -78,5 +78,20 @@ def test_boxes_stay_inside_unpadded_pictures(features):
 
 
 def test_channels_fit_group_norm():
-    with pytest.raises(ValueError, match="multiples of 32, got 48"):
-        small_head(channels=48)
+    for channels in (48, 0):
+        with pytest.raises(ValueError, match=f"multiples of 32, got {channels}"):
+            small_head(channels=channels)
+
+
+@pytest.mark.parametrize(
+    ("labels", "message"),
+    [([9], "outside 0 to 2"), ([-1], "labels -1 to -1 are outside"), ([0, 1], "1 boxes, but 2")],
+)
+def test_labels_outside_the_classes_are_named(labels, message):
+    batch = {
+        "boxes": [torch.tensor([[1.0, 1, 9, 9]])],
+        "labels": [torch.tensor(labels)],
+        "crowd": [torch.zeros(len(labels), dtype=torch.bool)],
+    }
+    with pytest.raises(ValueError, match=message):
+        training_targets(batch, 3)

@@ -7,6 +7,7 @@ from visionlab.heads import (
     LinearClassificationHead,
     LinearSegmentationHead,
     MultiTaskModel,
+    UPerSegmentationHead,
 )
 
 
@@ -71,6 +72,17 @@ def test_wrong_names_and_widths():
         MultiTaskModel(backbone(False), {})
     with pytest.raises(ValueError, match="features of width 16, the backbone gives 32"):
         MultiTaskModel(backbone(False), {"a": LinearClassificationHead(16, 2)})
+    with pytest.raises(ValueError, match=r"names of tasks, without '.', to heads: .*a\.b"):
+        MultiTaskModel(backbone(False), {"a.b": LinearClassificationHead(32, 2)})
+    with pytest.raises(TypeError, match=r"the head 'a' is a Linear, not one of visionlab.heads"):
+        MultiTaskModel(backbone(False), {"a": torch.nn.Linear(32, 2)})
+    head = UPerSegmentationHead(32, 2, channels=32, scales=[1], blocks=[9])
+    with pytest.raises(ValueError, match=r"reads the blocks \[9\], the backbone has"):
+        MultiTaskModel(backbone(False), {"a": head})
+    with pytest.raises(ValueError, match=r"expected \(1, 2\), got \(2,\)"):
+        model(torch.randn(1, 3, 32, 32), task="digits", size=torch.tensor([32, 32]))
+    with pytest.raises(TypeError, match=r"normalised float images, got torch\.uint8"):
+        model(torch.zeros(1, 3, 32, 32, dtype=torch.uint8), task="digits")
     with pytest.raises(ValueError, match="routes no task 'extra'"):
         MultiTaskModel(backbone(True), {"extra": LinearClassificationHead(32, 2)})
 

@@ -48,3 +48,5 @@ def test_wrong_sizes_are_named(features):
         head.loss(head(features), {"mask": torch.zeros(3, 16, 16)})
     with pytest.raises(ValueError, match="cells is at least 1"):
         LinearSegmentationHead(32, 2, cells=0)
+    with pytest.raises(ValueError, match=r"hold up to 255 classes .*got num_classes=256"):
+        LinearSegmentationHead(32, 256)

@@ -75,3 +75,12 @@ def test_padding_changes_nothing() -> None:
     torch.testing.assert_close(output[:, :6], alone, rtol=1e-12, atol=1e-12)
     assert output[:, 6:].abs().max() == 0
     assert int(routing.counts().sum()) == 2 * 6 * 3
+
+
+def test_bad_input_gets_one_clear_sentence() -> None:
+    with pytest.raises(ValueError, match="head_dim and heads must be at least 1, got 4 and 0"):
+        MoEAttention(16, 4, 4, 2, heads=0)
+    layer = MoEAttention(16, 4, 4, 2)
+    with pytest.raises(ValueError, match=r"needs tokens \(B, L, D\), got shape \(5, 16\)"):
+        layer(torch.zeros(5, 16))
+    assert layer(torch.zeros(0, 5, 16)).output.shape == (0, 5, 16)

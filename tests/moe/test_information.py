@@ -139,3 +139,9 @@ def test_two_ranks_equal_one(tmp_path: pytest.TempPathFactory) -> None:
         expected = logits[t].grad if logits[t].grad is not None else torch.zeros(16, E).double()
         torch.testing.assert_close(got["grads"][i], expected, rtol=1e-6, atol=1e-9)
     torch.testing.assert_close(got["table"], loss.table(), rtol=1e-6, atol=1e-9)
+
+
+def test_a_table_needs_layers_and_tasks() -> None:
+    for experts, tasks in (([], ["a"]), ([4], []), ([0], ["a"])):
+        with pytest.raises(ValueError, match="the table needs layers with experts, and tasks"):
+            MutualInformation(experts, tasks)

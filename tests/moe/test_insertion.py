@@ -160,6 +160,14 @@ def test_bad_input_gets_one_clear_sentence() -> None:
         insert_moe(dense(), layers="every_secnd")
     with pytest.raises(ValueError, match=r"layers=\[4\] for a transformer of 4 blocks"):
         insert_moe(dense(), layers=[4])
+    with pytest.raises(ValueError, match="top_k=0 with num_experts=4"):
+        insert_moe(dense(), num_experts=4, top_k=0)
+    with pytest.raises(ValueError, match="hidden_dim must be at least 1, got 0"):
+        insert_moe(dense(), num_experts=4, top_k=2, hidden_dim=0)
+    with pytest.raises(ValueError, match=r"names the layer 'blocks.7.mlp', the transformer has 4"):
+        insert_moe(dense(), layout={"blocks.7.mlp": {"experts": [2], "routers": {}}})
+    with pytest.raises(ValueError, match=r"needs .experts. and .routers., got \{\}"):
+        insert_moe(dense(), layout={"blocks.0.mlp": {}})
     with pytest.raises(ValueError, match="cannot upcycle an MLP of width 192"):
         insert_moe(dense(), num_experts=5, top_k=2, hidden_dim=96, upcycle=True)
     with pytest.raises(ValueError, match="upcycling needs gates that sum to one"):

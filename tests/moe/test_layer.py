@@ -192,6 +192,15 @@ def test_bad_input_gets_one_clear_sentence() -> None:
         MoELayer(16, 32, 4, 2, tasks="cls")
     with pytest.raises(ValueError, match="cannot name a task"):
         MoELayer(16, 32, 4, 2, tasks=("a.b",))
+    with pytest.raises(ValueError, match="3 cannot name a task"):
+        MoELayer(16, 32, 4, 2, tasks=(3,))
+    with pytest.raises(ValueError, match="noise_std must be 0 or a positive number, got -1"):
+        MoELayer(16, 32, 4, 2, noise_std=-1.0)
+    wrong = {"experts": [4], "routers": {"a": {"top_k": 2, "columns": [0, 9]}}}
+    with pytest.raises(ValueError, match="the router of 'a' leads to expert 9, the layer has 4"):
+        MoELayer(16, 32, 4, 2, layout=wrong)
+    with pytest.raises(TypeError, match=r"tokens as a tensor of floats, got torch\.int64"):
+        layer(x.long(), task="cls")
 
 
 def test_checkpoint_with_other_experts_is_refused() -> None:

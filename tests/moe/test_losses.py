@@ -75,3 +75,13 @@ def test_state_dict_carries_the_table_and_surgery_takes_rows_over() -> None:
     assert grown.table.mass.tolist() == pytest.approx([0, 0.01, 0, 0])
     layer.keep_experts(range(6))
     assert RoutingLoss.for_model(layer, previous=grown).table.mass.sum() == 0
+
+
+def test_bad_input_gets_one_clear_sentence() -> None:
+    layer = MoELayer(16, 8, 8, 2, tasks=TASKS)
+    with pytest.raises(ValueError, match=r"weights of routing losses are 0 or .*got z=-1"):
+        RoutingLoss.for_model(layer, z=-1.0)
+    with pytest.raises(ValueError, match="experts at least 1; got concentration_experts=0"):
+        RoutingLoss.for_model(layer, concentration_experts=0)
+    with pytest.raises(ValueError, match="the prior must give each task a positive share"):
+        RoutingLoss.for_model(layer, prior=dict.fromkeys(TASKS, math.nan))

@@ -184,6 +184,16 @@ def test_bad_input_gets_one_clear_sentence() -> None:
         prune_to_task(model, "seg", keep=1, usage=found)
     with pytest.raises(ValueError, match="keeping 1 experts is fewer than top_k=2"):
         prune_to_task(model, "seg", keep=[[0]] * 4)
+    with pytest.raises(ValueError, match="no expert 99 in this layer; its experts are 0 to 7"):
+        prune_to_task(model, "seg", keep=[[0, 1, 99]] * 4)
+    with pytest.raises(ValueError, match=r"one list for each MoE layer, got \[0, 1\]"):
+        prune_to_task(model, "seg", keep=[0, 1])
+    with pytest.raises(ValueError, match="at least one task to keep"):
+        prune_to_task(model, [], keep=found)
+    with pytest.raises(ValueError, match=r"measured on layers of \[8, 8, 8, 8\] experts"):
+        prune_to_task(add_experts(make(), 1), "seg", keep=found)
+    with pytest.raises(ValueError, match="no expert -1 in this layer"):
+        add_task(model.backbone, "new", experts=[[0, 1, -1]] * 4)
     with pytest.raises(ValueError, match=r"share in \(0, 1\] \(float\), got 1.5"):
         prune_to_task(model, "seg", keep=1.5, usage=found)
     with pytest.raises(ValueError, match=r"pass usage=visionlab.moe.usage\(model, loader\)"):
@@ -211,3 +221,7 @@ def test_bad_input_gets_one_clear_sentence() -> None:
         add_experts(nn.Linear(2, 2), 2)
     with pytest.raises(ValueError, match="the loader of task 'cls' gave no batch"):
         usage(model, [], task="cls")
+    with pytest.raises(TypeError, match=r"got Tensor, for one batch of images pass \[images\]"):
+        usage(model, images())
+    with pytest.raises(TypeError, match="got an empty mapping"):
+        usage(model, {})

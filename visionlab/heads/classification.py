@@ -37,6 +37,8 @@ class LinearClassificationHead(nn.Module):
         super().__init__()
         if pool not in ("token", "mean"):
             raise ValueError(f"pool is 'token' or 'mean', got {pool!r}")
+        if not 0 <= label_smoothing < 1:
+            raise ValueError(f"label_smoothing must lie in [0, 1), got {label_smoothing}")
         self.dim, self.num_classes = dim, check_classes(num_classes)
         self.pool, self.label_smoothing = pool, label_smoothing
         self.linear = nn.Linear(dim, num_classes)

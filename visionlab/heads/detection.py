@@ -62,7 +62,7 @@ class FCOSDetectionHead(nn.Module):
         max_detections: int = 100,
     ) -> None:
         super().__init__()
-        if channels % 32:
+        if channels < 32 or channels % 32:
             raise ValueError(f"the FCOS head needs channels in multiples of 32, got {channels}")
         self.dim, self.num_classes = dim, check_classes(num_classes)
         pyramid = SimpleFeaturePyramid(dim, channels, scales=scales)
@@ -91,7 +91,7 @@ class FCOSDetectionHead(nn.Module):
 
     def loss(self, outputs: FCOSOutput, batch: dict) -> LossSum:
         """Focal, GIoU and centreness losses, summed over positive locations (their count)."""
-        targets = training_targets(batch)
+        targets = training_targets(batch, self.num_classes)
         anchors = [outputs.anchors] * len(targets)
         parts = self.fcos.compute_loss(targets, outputs.maps, anchors, outputs.per_level)
         count = parts.pop("count")
@@ -134,14 +134,26 @@ def _cells(level: Tensor, stride: float) -> Tensor:
     return torch.stack(corners, dim=1)
 
 
-def training_targets(batch: dict, *, first_label: int = 0) -> list[dict[str, Tensor]]:
+def training_targets(
+    batch: dict, num_classes: int, *, first_label: int = 0
+) -> list[dict[str, Tensor]]:
     """Boxes, labels and masks of a batch as torchvision's detectors take them.
 
     Crowd boxes and boxes narrower than a thousandth of a pixel do not train. Labels of a batch
     start at 0; ``first_label=1`` makes room for the background class of Faster R-CNN.
+
+    Raises:
+        ValueError: another number of labels than of boxes, or a label outside the classes.
     """
     targets = []
     for i, (boxes, labels) in enumerate(zip(batch["boxes"], batch["labels"])):
+        if len(boxes) != len(labels):
+            raise ValueError(f"{len(boxes)} boxes, but {len(labels)} labels; give each box one")
+        if len(labels) and not 0 <= int(labels.min()) <= int(labels.max()) < num_classes:
+            raise ValueError(
+                f"the labels {int(labels.min())} to {int(labels.max())} are outside 0 to "
+                f"{num_classes - 1}, the classes of this head"
+            )
         keep = ((boxes[:, 2:] - boxes[:, :2]) > 1e-3).all(1) & ~batch["crowd"][i]
         target = {"boxes": boxes[keep].float(), "labels": labels[keep] + first_label}
         if "masks" in batch:

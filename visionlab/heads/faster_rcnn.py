@@ -103,7 +103,7 @@ class FasterRCNNHead(nn.Module):
         """Proposal, box and mask losses: torchvision's means times the number of pictures."""
         if self.masks:
             need_masks(batch)
-        targets = training_targets(batch, first_label=1)
+        targets = training_targets(batch, self.num_classes, first_label=1)
         with _mode(self.rpn, True), _mode(self.roi_heads, True):
             proposals, rpn_losses = self.rpn(outputs.images, outputs.levels, targets)
             _, roi_losses = self.roi_heads(

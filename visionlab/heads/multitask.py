@@ -35,12 +35,29 @@ class MultiTaskModel(nn.Module):
         super().__init__()
         if not heads:
             raise ValueError("a multi-task model needs at least one head, got none")
-        self.backbone, self.heads = backbone, nn.ModuleDict(heads)
+        try:
+            self.backbone, self.heads = backbone, nn.ModuleDict(heads)
+        except (KeyError, TypeError) as error:
+            raise ValueError(
+                f"'heads' maps names of tasks, without '.', to heads: {error.args[0]}"
+            ) from error
         for task, head in heads.items():
             if self.routed and task not in backbone.tasks:  # type: ignore[operator]
                 raise ValueError(
                     f"the backbone routes no task '{task}'. {suggest(task, list(backbone.tasks))} "  # type: ignore[arg-type]
                     "Name the same tasks in the backbone and in 'heads'"
+                )
+            if not hasattr(head, "dim"):
+                raise TypeError(
+                    f"the head '{task}' is a {type(head).__name__}, not one of visionlab.heads"
+                )
+            blocks, depth = (
+                getattr(head, "blocks", None) or (),
+                len(getattr(backbone, "blocks", ())),
+            )
+            if any(not -depth <= b < depth for b in blocks):
+                raise ValueError(
+                    f"the head '{task}' reads the blocks {list(blocks)}, the backbone has {depth}"
                 )
             if head.dim != num_features(backbone):
                 raise ValueError(
@@ -86,7 +103,8 @@ class MultiTaskModel(nn.Module):
             routing: a list to which each MoE layer appends its decisions.
 
         Raises:
-            ValueError: unknown task.
+            TypeError: images that are no floats.
+            ValueError: unknown task, or sizes of another shape.
         """
         head = self.head(task)
         return head(self.features(images, task=task, size=size, routing=routing))
@@ -100,6 +118,13 @@ class MultiTaskModel(nn.Module):
         routing: list[Any] | None = None,
     ) -> Features:
         """What the backbone hands to the head; arguments as `forward`."""
+        if not images.is_floating_point():
+            raise TypeError(f"expected normalised float images, got {images.dtype}")
+        if size is not None and size.shape != (len(images), 2):
+            raise ValueError(
+                f"size is (B, 2), height and width of each picture: expected ({len(images)}, 2), "
+                f"got {tuple(size.shape)}"
+            )
         extent = (int(images.shape[-2]), int(images.shape[-1]))
         grid = grid_size(self.backbone, extent)
         backbone: Any = self.backbone

@@ -24,6 +24,11 @@ class _SegmentationHead(nn.Module):
 
     def __init__(self, dim: int, num_classes: int, crop: int | None, stride: int | None) -> None:
         super().__init__()
+        if num_classes > IGNORE_LABEL:
+            raise ValueError(
+                f"label maps hold up to {IGNORE_LABEL} classes (the label {IGNORE_LABEL} is left "
+                f"out), got num_classes={num_classes}"
+            )
         self.dim, self.num_classes = dim, check_classes(num_classes)
         self.crop, self.stride = crop, check_stride(crop, stride)
 

@@ -59,6 +59,8 @@ class MoEAttention(ExpertLayer):
         normalize_gates: bool | None = None,
         layout: Mapping[str, Any] | None = None,
     ) -> None:
+        if head_dim < 1 or heads < 1:
+            raise ValueError(f"head_dim and heads must be at least 1, got {head_dim} and {heads}")
         layout = fresh_layout(num_experts, top_k, tasks) if layout is None else layout
         normalize = top_k > 1 if normalize_gates is None else normalize_gates
         super().__init__(
@@ -89,6 +91,8 @@ class MoEAttention(ExpertLayer):
         Raises:
             ValueError: as `MoELayer.forward`.
         """
+        if x.ndim != 3:
+            raise ValueError(f"attention needs tokens (B, L, D), got shape {tuple(x.shape)}")
         task, router = self.router(task)
         flat, mask = flatten_tokens(x, token_mask, self.dim)
         dtype = compute_dtype(x)

@@ -134,7 +134,7 @@ def collect(rows: Tensor, plan: Plan) -> Tensor:
 def to_slots(rows: Tensor, plan: Plan) -> Tensor:
     """Sorted rows (M, D) -> (N, k, D), slot order."""
     flat: Tensor = _Permute.apply(rows, plan.position.reshape(-1), plan.order)
-    return flat.view(*plan.position.shape, -1)
+    return flat.view(*plan.position.shape, rows.shape[-1])
 
 
 def from_slots(slots: Tensor, plan: Plan) -> Tensor:

@@ -136,6 +136,12 @@ def usage(
         TypeError: a batch that needs ``prepare``.
     """
     vit = find_moe_vit(model)
+    if isinstance(loader, Tensor) or not isinstance(loader, Iterable) or loader == {}:
+        raise TypeError(
+            "usage needs batches, as a list or a loader, or a mapping of tasks to such; got "
+            f"{'an empty mapping' if loader == {} else type(loader).__name__}, for one batch of "
+            "images pass [images]"
+        )
     if isinstance(loader, Mapping):
         loaders = loader
     else:

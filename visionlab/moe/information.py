@@ -10,6 +10,7 @@ the loss -sum_t P(t) sum_e q_t(e) stopgrad(log(Q_t(e) / Q(e))) over live tasks t
 of the joint batch. It is linear in the live rows, so it adds up over ranks and micro-batches.
 """
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
@@ -90,6 +91,11 @@ class MutualInformation(nn.Module):
         if not 0 <= decay < 1:
             raise ValueError(f"decay must be in [0, 1), got {decay}")
         self.experts, self.tasks, self.decay = list(experts), list(tasks), decay
+        if not self.experts or not self.tasks or min(self.experts) < 1:
+            raise ValueError(
+                f"the table needs layers with experts, and tasks; got experts {self.experts} and "
+                f"tasks {self.tasks}"
+            )
         shape = (len(self.experts), len(self.tasks), max(self.experts))
         self.register_buffer("mean", torch.zeros(shape))
         self.register_buffer("mass", torch.zeros(len(self.tasks)))
@@ -196,7 +202,7 @@ class MutualInformation(nn.Module):
 def _prior(tasks: Sequence[str], prior: Mapping[str, float] | None) -> Tensor:
     if prior is None:
         return torch.full((len(tasks),), 1 / len(tasks))
-    if set(prior) != set(tasks) or min(prior.values()) <= 0:
+    if set(prior) != set(tasks) or not all(0 < p < math.inf for p in prior.values()):
         raise ValueError(
             f"the prior must give each task a positive share: tasks {sorted(tasks)}, got {prior}"
         )

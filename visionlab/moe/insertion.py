@@ -72,16 +72,21 @@ def insert_moe(
         "noise_std": noise_std,
         "normalize_gates": normalize_gates,
     }
+    if layout:
+        _check_layout(layout, len(model.blocks))
     mlps = _names(layout, "mlp") if layout else chosen_layers(layers, len(model.blocks))
     attentions = _names(layout, "attn") if layout else mlps if attention else []
     for i in sorted({*mlps, *attentions}):
         block: Any = model.blocks[i]
+        k_attention = attention_top_k
+        if k_attention is None:
+            k_attention = top_k if upcycle else block.attn.num_heads
         attn, mlp = None, None
         if i in attentions:
             attn = _make_attention(
                 block.attn,
-                experts=attention_experts or num_experts,
-                top_k=attention_top_k or (top_k if upcycle else block.attn.num_heads),
+                experts=num_experts if attention_experts is None else attention_experts,
+                top_k=k_attention,
                 heads=block.attn.num_heads if upcycle else 1,
                 upcycle=upcycle_now,
                 tasks=tasks,
@@ -128,6 +133,18 @@ def _names(layout: Mapping[str, Any], part: str) -> list[int]:
     return [int(n.split(".")[1]) for n in layout if n.endswith(part)]
 
 
+def _check_layout(layout: Mapping[str, Any], depth: int) -> None:
+    known = [f"blocks.{i}.{part}" for i in range(depth) for part in ("attn", "mlp")]
+    for name, layer in layout.items():
+        if name not in known:
+            raise ValueError(
+                f"the layout names the layer '{name}', the transformer has {depth} blocks; give "
+                "the layout with the backbone that it was saved with"
+            )
+        if not isinstance(layer, Mapping) or not {"experts", "routers"} <= set(layer):
+            raise ValueError(f"the layout of '{name}' needs 'experts' and 'routers', got {layer!r}")
+
+
 def _checked(vit: nn.Module) -> VisionTransformer:
     if not isinstance(vit, VisionTransformer):
         raise TypeError(
@@ -153,7 +170,7 @@ def _make_mlp(
     **options: Any,
 ) -> MoELayer:
     width, dim = dense.fc1.weight.shape
-    hidden = hidden_dim or max(width // top_k, 1)
+    hidden = max(width // max(top_k, 1), 1) if hidden_dim is None else hidden_dim
     layer = MoELayer(dim, hidden, experts, top_k, **options).to(dense.fc1.weight)
     if upcycle:
         upcycle_mlp(layer, dense, top_k)

@@ -140,9 +140,13 @@ def flatten_tokens(x: Tensor, token_mask: Tensor | None, dim: int) -> tuple[Tens
     """Tokens (N, D) and mask (N,).
 
     Raises:
+        TypeError: tokens that are no floats.
         ValueError: the width or the shape of the mask is wrong.
     """
-    if x.shape[-1] != dim:
+    if not isinstance(x, Tensor) or not x.is_floating_point():
+        kind = x.dtype if isinstance(x, Tensor) else type(x).__name__
+        raise TypeError(f"expected tokens as a tensor of floats, got {kind}")
+    if not x.ndim or x.shape[-1] != dim:
         raise ValueError(f"the layer was built for tokens of width {dim}, got {tuple(x.shape)}")
     if token_mask is None:
         return x.reshape(-1, dim), None

@@ -67,6 +67,12 @@ class RoutingLoss(nn.Module):
             "z": z,
             "concentration": concentration,
         }
+        wrong = [f"{name}={value}" for name, value in self.weights.items() if not value >= 0]
+        if wrong or concentration_experts < 1:
+            wrong = wrong or [f"concentration_experts={concentration_experts}"]
+            raise ValueError(
+                f"weights of routing losses are 0 or positive, experts at least 1; got {wrong[0]}"
+            )
         self.concentration_experts = concentration_experts
 
     @classmethod

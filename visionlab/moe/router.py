@@ -4,6 +4,7 @@ Mod-Squad (arXiv 2212.08066), Sec. 3.1: one bias-free linear router per task and
 softmax and top-k run in float32 (float64 for float64 tokens) also under autocast.
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -99,6 +100,8 @@ class TaskRouter(nn.Module):
         noise_std: float = 0.0,
     ) -> None:
         super().__init__()
+        if not 0 <= noise_std < math.inf:
+            raise ValueError(f"noise_std must be 0 or a positive number, got {noise_std}")
         self.weight = nn.Parameter(torch.empty(len(columns), dim))
         # independent routers: equal ones are a stationary point of the mutual information
         nn.init.normal_(self.weight, std=0.02)

@@ -119,6 +119,11 @@ class ExpertLayer(nn.Module):
     def set_router(self, task: str, columns: Sequence[int], top_k: int) -> TaskRouter:
         """Create the router of a task anew."""
         check_task_name(task)
+        if max(columns, default=-1) >= self.num_experts:
+            raise ValueError(
+                f"the router of '{task}' leads to expert {max(columns)}, the layer has "
+                f"{self.num_experts} (0 to {self.num_experts - 1})"
+            )
         router = TaskRouter(
             self.dim,
             columns,
@@ -152,6 +157,8 @@ class ExpertLayer(nn.Module):
         sources = [self.router(name)[1] for name in names]
         like = sources[0] if sources else self.router(self.tasks[0])[1]
         known = {c for s in sources for c in s.selectable} or set(range(self.num_experts))
+        if experts is not None:
+            self._check_ids(experts)
         columns = sorted(known if experts is None else known.intersection(experts))
         router = self.set_router(task, columns, like.top_k if top_k is None else top_k)
         if sources:
@@ -180,6 +187,7 @@ class ExpertLayer(nn.Module):
             compact_router: cut the routers' rows too, which may change last bits of the logits;
                 by default they are masked and the output of the kept experts is bit-equal.
         """
+        self._check_ids(keep)
         kept = sorted(set(keep))
         new_id = {old: i for i, old in enumerate(kept)}
         for router in self.task_routers().values():
@@ -203,6 +211,13 @@ class ExpertLayer(nn.Module):
                 survivors.append(block.select(local))
             first += block.num_experts
         self.experts = survivors
+
+    def _check_ids(self, experts: Sequence[int]) -> None:
+        strays = sorted(set(experts) - set(range(self.num_experts)))
+        if strays:
+            raise ValueError(
+                f"no expert {strays[0]} in this layer; its experts are 0 to {self.num_experts - 1}"
+            )
 
     def set_top_k(self, task: str, top_k: int) -> None:
         """Experts per token of one task, from now on."""
@@ -268,9 +283,9 @@ def resolve_task(task: str | None, tasks: Sequence[str]) -> str:
 
 def check_task_name(task: str) -> None:
     """Raise ValueError unless the name can be part of a parameter name."""
-    if not task or "." in task or hasattr(nn.ModuleDict(), task):
+    if not isinstance(task, str) or not task or "." in task or hasattr(nn.ModuleDict(), task):
         raise ValueError(
-            f"'{task}' cannot name a task: it must be a non-empty string without '.' that is not "
+            f"{task!r} cannot name a task: it must be a non-empty string without '.' that is not "
             "a method of torch modules"
         )
 

@@ -47,6 +47,8 @@ def prune_to_task(
         ValueError: unknown task, fewer experts than k, no usage.
     """
     tasks = [task] if isinstance(task, str) else list(task)
+    if not tasks:
+        raise ValueError("prune_to_task needs at least one task to keep, got none")
     layers = moe_layers(model)
     for t in tasks:
         resolve_task(t, layers[0][1].tasks)
@@ -59,11 +61,15 @@ def prune_to_task(
                 f"keep={keep} needs the experts' usage: pass usage=visionlab.moe.usage(model, "
                 "loader), or list the expert ids per layer"
             )
+        measured = [c.shape[1] for c in usage.counts]
+        if measured != [layer.num_experts for _, layer in layers]:
+            raise ValueError(
+                f"the usage was measured on layers of {measured} experts, the model's have "
+                f"{[layer.num_experts for _, layer in layers]}; measure it on this model"
+            )
         chosen = usage.kept(tasks, keep=keep)
     else:
-        chosen = [list(ids) for ids in keep]
-    if len(chosen) != len(layers):
-        raise ValueError(f"the model has {len(layers)} MoE layers, got {len(chosen)} lists")
+        chosen = _lists(keep, len(layers))
     pruned = copy.deepcopy(model)
     for (_, layer), ids in zip(moe_layers(pruned), chosen, strict=True):
         for other in set(layer.tasks) - set(tasks):
@@ -110,12 +116,11 @@ def add_task(
     if (heads is None) != (head is None):
         what = "has heads, pass head=" if head is None else "has no heads, pass no head"
         raise ValueError(f"cannot add task '{task}': the model {what}")
-    if experts is not None and len(experts) != len(layers):
-        raise ValueError(f"the model has {len(layers)} MoE layers, got {len(experts)} lists")
+    lists = None if experts is None else _lists(experts, len(layers))
     done = []
     try:
         for i, (_, layer) in enumerate(layers):
-            allowed = None if experts is None else experts[i]
+            allowed = None if lists is None else lists[i]
             layer.add_task(task, source=source, experts=allowed, top_k=top_k)
             done.append(layer)
     except ValueError:
@@ -141,7 +146,7 @@ def add_experts(model: M, n: int, *, tasks: Iterable[str] = ()) -> M:
     Returns:
         ``model``.
     """
-    tasks = list(tasks)
+    tasks = [tasks] if isinstance(tasks, str) else list(tasks)
     for _, layer in moe_layers(model):
         layer.add_experts(n, tasks=tasks)
     return model
@@ -232,6 +237,17 @@ def adaptation_patterns(model: nn.Module, task: str) -> dict[str, list[str]]:
         name = "new experts, routers and head" if head else "new experts and routers"
         ways[name] = [f"*experts.{last}.*", *routers]
     return ways | {"all": ["*"]}
+
+
+def _lists(ids: Sequence[Sequence[int]], layers: int) -> list[list[int]]:
+    """Expert ids of each layer."""
+    if not isinstance(ids, Sequence) or any(
+        isinstance(x, str) or not isinstance(x, Sequence) for x in ids
+    ):
+        raise ValueError(f"expected expert ids as one list for each MoE layer, got {ids!r}")
+    if len(ids) != layers:
+        raise ValueError(f"the model has {layers} MoE layers, got {len(ids)} lists")
+    return [list(x) for x in ids]
 
 
 def _heads(model: nn.Module) -> nn.ModuleDict | None:
