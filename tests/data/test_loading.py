@@ -1,3 +1,5 @@
+"""Keyed loading: order, resume, ranks, unreadable samples."""
+
 import os
 import pickle
 
@@ -7,9 +9,8 @@ import torch
 from PIL import Image
 from torch.utils.data import Dataset
 
-from visionlab.data import ArrayImages, ImageData, ImageFolder, KeyedLoader
+from visionlab.data import ArrayImages, ImageFolder, KeyedLoader
 from visionlab.data.loading import KeyedSampler, UnreadableSampleError, check_workers
-from visionlab.data.randomness import keyed_randomness, mix, seed_all
 
 
 class Noisy(Dataset):
@@ -103,35 +104,6 @@ def test_whole_batches_of_arrays():
     assert batch["index"].tolist() == [0, 1, 2, 3]
 
 
-def test_mix_spreads_every_part_of_the_key():
-    seeds = {mix(a, b, c) for a in range(8) for b in range(8) for c in range(8)}
-    assert len(seeds) == 512
-    assert mix(1) != mix(1 + 2**32)
-    assert max(seeds) < 2**32
-
-
-def test_keyed_block_restores_after_an_error():
-    state = torch.get_rng_state()
-
-    def fails():
-        with keyed_randomness(1):
-            raise RuntimeError
-
-    with pytest.raises(RuntimeError):
-        fails()
-    assert torch.equal(state, torch.get_rng_state())
-
-
-def test_seed_all_repeats():
-    seed_all(1, 2)
-    a = torch.rand(3)
-    seed_all(1, 2)
-    assert torch.equal(a, torch.rand(3))
-
-
-# ---------------------------------------------------------------- bad input
-
-
 def test_sizes_are_checked():
     with pytest.raises(ValueError, match="empty"):
         KeyedLoader([], 4)
@@ -185,58 +157,12 @@ def test_nothing_but_corrupt_images(folder):
         list(KeyedLoader(ImageFolder(folder), 2, unreadable_limit=3))
 
 
-def test_folders_that_do_not_fit(tmp_path, folder):
-    with pytest.raises(FileNotFoundError, match="no folder"):
-        ImageFolder(tmp_path / "nowhere")
-    (tmp_path / "empty" / "class").mkdir(parents=True)
-    with pytest.raises(FileNotFoundError, match="holds no images"):
-        ImageFolder(tmp_path / "empty")
-    for path in folder.glob("class1/*"):
-        path.unlink()
-    one = folder / "one"
-    (one / "a").mkdir(parents=True)
-    (folder / "class0" / "0.png").rename(one / "a" / "0.png")
-    with pytest.raises(ValueError, match=r"one class \(a\)"):
-        ImageFolder(one)
-    assert len(ImageFolder(one, labelled=False)) == 1
-
-
 def test_unreadable_error_is_for_datasets_to_raise():
     assert issubclass(UnreadableSampleError, ValueError)
     error = UnreadableSampleError("a: b/1.png", OSError("cut off: early"))
     for one in (error, pickle.loads(pickle.dumps(error))):  # as workers hand them on
         assert (one.name, one.cause) == ("a: b/1.png", "cut off: early")
         assert str(one) == "a: b/1.png: cut off: early"
-
-
-def test_a_name_with_a_colon_stays_whole(tmp_path):
-    for name in ("a: b/0.png", "a: b/1.png", "c/2.png"):
-        (tmp_path / name).parent.mkdir(exist_ok=True)
-        Image.new("L", (4, 4)).save(tmp_path / name)
-    (tmp_path / "a: b/1.png").write_bytes(b"no picture")
-    loader = KeyedLoader(ImageFolder(tmp_path), 3)
-    assert len(list(loader)) == 1
-    assert list(loader.unreadable) == [str(tmp_path / "a: b/1.png")]
-
-
-def test_data_module_normalises_on_the_device():
-    data = ImageData({"train": arrays()}, batch_size=2, mean=[0.5], std=[0.25])
-    batch = data.on_after_batch_transfer(next(iter(data.train_dataloader())), 0)
-    assert batch["image"].dtype == torch.float32
-    index = batch["index"].float()
-    assert torch.allclose(batch["image"][:, 0, 0, 0], (index / 255 - 0.5) / 0.25)
-
-
-def test_data_module_checks_its_arguments():
-    with pytest.raises(ValueError, match="expected some of 'train'"):
-        ImageData({"trian": arrays()})
-    with pytest.raises(ValueError, match="one positive std"):
-        ImageData({"train": arrays()}, mean=[0.5], std=[0.0])
-    data = ImageData({"train": arrays()}, batch_size=2)
-    with pytest.raises(ValueError, match=r"1 channels, data\.mean has 3"):
-        data.on_after_batch_transfer(next(iter(data.train_dataloader())), 0)
-    with pytest.raises(ValueError, match="no dataset 'test' among"):
-        data.test_dataloader()
 
 
 def test_the_sampler_has_no_order_of_its_own():

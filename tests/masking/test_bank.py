@@ -93,6 +93,19 @@ def test_broken_files(tmp_path, content):
         create_mask("bank", (8, 8), path=path)
 
 
+@pytest.mark.parametrize("save", [np.savez, np.savez_compressed])
+def test_a_byte_turned_anywhere_is_told_or_harmless(tmp_path, save):
+    path, noise = tmp_path / "bank.npz", np.random.default_rng(0).normal(size=(1, 8, 8))
+    save(path, noise)
+    data = path.read_bytes()
+    for place in range(0, len(data), 3):
+        path.write_bytes(data[:place] + bytes([data[place] ^ 0x11]) + data[place + 1 :])
+        try:
+            assert np.array_equal(load_bank(path), noise)
+        except ValueError as error:
+            assert "bank.npz" in str(error)  # noqa: PT017
+
+
 def test_unknown_side(bank_path):
     with pytest.raises(ValueError, match="keep is 'largest' or 'smallest', got 'middle'"):
         create_mask("bank", (8, 8), path=bank_path, keep="middle")

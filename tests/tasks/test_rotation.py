@@ -10,7 +10,6 @@ import numpy as np
 import pytest
 
 from visionlab import config as configs
-from visionlab.data.files import PathData
 from visionlab.rotation import so3
 from visionlab.rotation.camera import Camera
 from visionlab.rotation.sequences import VirtualCamera
@@ -89,42 +88,6 @@ def test_a_plain_video_needs_a_camera(sequences, tmp_path) -> None:
     task.camera = Camera.from_focal(280.0, 320, 180)  # of twice the size
     result = task.predict_step(item, 0)
     assert (result["frames"], result["errors"]) == (5, [])
-
-
-def test_paths_are_sorted_and_named(sequences) -> None:
-    data = PathData(sequences)
-    assert [batch["name"] for batch in data.predict_dataloader()] == [
-        "a_second",
-        "b_first",
-        "flows",
-    ]
-    deep = PathData(sequences, pattern="*/frames")
-    assert deep.item(0)["name"] == "a_second__frames"
-
-
-@pytest.mark.parametrize(
-    ("arguments", "error", "message"),
-    [
-        ({"root": "none"}, FileNotFoundError, "no such folder: none"),
-        ({"root": ROOT, "pattern": "*.xyz"}, ValueError, r"matches '\*.xyz'"),
-    ],
-)
-def test_empty_folders_are_said(arguments, error, message) -> None:
-    with pytest.raises(error, match=message):
-        PathData(**arguments)
-
-
-@pytest.mark.parametrize("name", ["folder", "buss", "euroc", "kitti", "raft"])
-def test_configs_build_their_task(name, tmp_path) -> None:
-    weights = tmp_path / "w.pth"
-    weights.write_bytes(b"read at the first frame only")
-    override = [f"task.flow.weights={weights}"] if name == "raft" else []
-    made = configs.read(ROOT / f"configs/rotation/{name}.yaml", override)
-    task = configs.build(made["task"], key="task")
-    assert isinstance(task, Rotation)
-    estimator = task.estimator(Camera.from_fov(60, 480, 270))
-    assert len(estimator.voting_points) == 576
-    assert task.estimator.refine == ("joint" if name in ("buss", "kitti") else None)
 
 
 TWO_RANKS = """

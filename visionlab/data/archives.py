@@ -13,7 +13,6 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from visionlab.data.arrays import ArrayImages
-from visionlab.data.npz import read_npz
 from visionlab.data.samples import (
     KINDS,
     check_label,
@@ -25,6 +24,7 @@ from visionlab.data.samples import (
     segmentation_sample,
 )
 from visionlab.data.segmentation import class_names, remap_table
+from visionlab.npz_files import read_npz
 from visionlab.registry import suggest
 
 _KEY = {"classification": "label", "detection": "boxes", "segmentation": "mask"}
@@ -64,7 +64,7 @@ class PackedArchive(Dataset):
         self.kind, self._path, self._one_based = kind, need_file(path, "image archive"), one_based
         # an open npz unpacks a whole array at each access: read it once
         with read_npz(self._path) as archive:
-            self._data = {k: archive[k] for k in archive.files if not k.startswith("poly_")}
+            self._data = {k: archive[k] for k in archive if not k.startswith("poly_")}
         missing = [k for k in ("jpeg", "offset", _KEY[kind]) if k not in self._data]
         if missing:
             raise ValueError(f"{path} holds no {', '.join(missing)}; it has {sorted(self._data)}")

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from visionlab.data.npz import read_npz
+from visionlab.npz_files import read_npz
 
 
 class ArrayImages(Dataset[Any]):
@@ -86,7 +86,7 @@ def array_images(
 
     Raises:
         FileNotFoundError: no such file.
-        KeyError: an array of that name is not in the file.
+        ValueError: the file is damaged or has no array of that name.
     """
     path = Path(path)
     if not path.is_file():

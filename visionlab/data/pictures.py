@@ -7,9 +7,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from visionlab.data.npz import read_npz
 from visionlab.data.photographs import photograph_files
 from visionlab.data.samples import decode, need_samples, read_image
+from visionlab.npz_files import read_npz
 
 # Hounsfield units from air to dense bone
 CT_WINDOW = (-1000.0, 1000.0)

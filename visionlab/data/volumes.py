@@ -8,8 +8,8 @@ import numpy as np
 import torch
 from torch.utils.data import Dataset
 
-from visionlab.data.npz import read_npz
 from visionlab.data.randomness import mix
+from visionlab.npz_files import read_npz
 
 # contiguous shares of z: neighbouring slices are alike, so a random split would leak
 _SPLITS = {"train": (0.0, 0.7), "val": (0.75, 0.85), "test": (0.9, 1.0)}

@@ -5,7 +5,6 @@ window and flips. The generated colours need no file and are independent over st
 compatibility.
 """
 
-import zipfile
 from pathlib import Path
 from typing import Any, Literal
 
@@ -15,6 +14,7 @@ from torch import Tensor
 
 from visionlab.masking.base import Grid, Mask
 from visionlab.masking.keys import Draws
+from visionlab.npz_files import read_npz
 
 
 class BankMask(Mask):
@@ -112,20 +112,28 @@ def load_bank(path: str | Path) -> Tensor:
             f"no noise bank at '{path}'; download one (ColorMAE README) or use a generated colour: "
             "create_mask('green', ...)"
         )
-    try:
-        with path.open("rb") as file:  # NumPy leaves a broken file open
-            loaded = np.load(file, allow_pickle=False)
-            bank = loaded[loaded.files[0]] if isinstance(loaded, np.lib.npyio.NpzFile) else loaded
-    except (ValueError, EOFError, IndexError, zipfile.BadZipFile) as error:
-        raise ValueError(f"'{path}' is no readable .npz or .npy file: {error}") from error
+    bank = _read(path)
     if bank.ndim != 3 or 0 in bank.shape:
         raise ValueError(f"a noise bank has shape (n, M, N), got {bank.shape} in '{path}'")
     if bank.dtype == np.float16 or bank.dtype.kind not in "fiu":
         raise TypeError(
             f"a noise bank holds float32, float64 or integers, got {bank.dtype} in '{path}': half "
-            "precision "
-            "has so many ties that the place of a patch would decide; generate it again in float32"
+            "precision has so many ties that the place of a patch would decide; generate it again "
+            "in float32"
         )
     if bank.dtype.kind == "f" and not np.isfinite(bank).all():
         raise ValueError(f"the noise bank '{path}' holds NaN or infinity")
     return torch.from_numpy(bank.astype(np.int64) if bank.dtype.kind == "u" else bank)
+
+
+def _read(path: Path) -> np.ndarray:
+    """The one array of a ``.npy``, the first of a ``.npz``."""
+    try:
+        with path.open("rb") as file:
+            if file.read(2) != b"PK":
+                file.seek(0)
+                return np.lib.format.read_array(file, allow_pickle=False)
+        with read_npz(path) as arrays:
+            return next(iter(arrays.values()))
+    except (ValueError, EOFError, StopIteration) as error:
+        raise ValueError(f"'{path}' is no readable .npz or .npy file: {error}") from error
