@@ -19,7 +19,7 @@ from visionlab.registry import suggest
 
 _ROOT = Path(__file__).resolve().parent.parent
 _CONFIGS = _ROOT / "configs" / "moe"
-_OFF, _STRONG = "task.routing=null", "task.routing.information=0.1"
+_OFF = "task.routing=null"
 
 
 @dataclass(frozen=True)
@@ -60,7 +60,6 @@ COMPARISONS = {
         [
             Row("moe", "MoE, three tasks", [("items_in_the_wild",)]),
             Row("moe_off", "MoE, information loss off", [("items_in_the_wild", _OFF)]),
-            Row("moe_strong", "MoE, information loss x 5", [("items_in_the_wild", _STRONG)]),
             Row("dense", "dense, three tasks", [("items_dense",)]),
             Row(
                 "single",

@@ -58,15 +58,14 @@ def test_each_run_is_its_config(tmp_path, monkeypatch) -> None:
     arguments = ["items", "--no-surgery", "--seeds", "1", "--output", str(tmp_path)]
     run(monkeypatch, *arguments, "--set", "trainer.max_epochs=2")
     run(monkeypatch, *arguments)  # everything is finished
-    names = ["moe_0", "moe_off_0", "moe_strong_0", "dense_0"]
+    names = ["moe_0", "moe_off_0", "dense_0"]
     names += [f"single_{task}_0" for task in ("digits", "boxes", "pixels")]
     assert [name for name, _, _ in done] == names
     by_name = {name: config for name, config, _ in done}
     assert by_name["moe_0"]["task"]["routing"]["information"] > 0
     assert by_name["moe_off_0"]["task"]["routing"] is None
-    assert by_name["moe_strong_0"]["task"]["routing"]["information"] == 0.1
     assert all(config["trainer"]["max_epochs"] == 2 for config in by_name.values())
-    assert [resume for _, _, resume in done] == [tmp_path / "moe_0" / "last.ckpt", *[None] * 6]
+    assert [resume for _, _, resume in done] == [tmp_path / "moe_0" / "last.ckpt", *[None] * 5]
 
 
 def test_every_row_has_its_configs() -> None:
