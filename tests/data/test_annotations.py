@@ -92,8 +92,45 @@ def test_coco_that_disagrees_with_itself(coco):
         coco(content)
     with pytest.raises(ValueError, match="lacks annotations, categories"):
         coco({"images": []})
+    content = coco_content()
+    content["images"][1]["id"] = content["images"][0]["id"]
+    with pytest.raises(ValueError, match="images has the id 7 more than once"):
+        coco(content)
     with pytest.raises(ValueError, match="holds no sample"):
         coco({"images": [], "annotations": [], "categories": []})
+
+
+@pytest.mark.parametrize(
+    ("place", "field", "value", "message"),
+    [
+        ("images", "file_name", None, r"images\[0\] has no 'file_name' \(str\)"),
+        ("images", "width", "40", r"images\[0\] has no 'width' \(int or float\)"),
+        ("categories", "name", None, r"categories\[0\] has no 'name'"),
+        ("annotations", "bbox", [1, 1, 5], r"annotations\[0\] has the bbox \[1, 1, 5\]"),
+        ("annotations", "bbox", ["a", 1, 2, 3], "expected 4 numbers"),
+    ],
+)
+def test_coco_entries_of_another_form(coco, place, field, value, message):
+    content = coco_content()
+    content[place][0][field] = value
+    with pytest.raises(ValueError, match=message):
+        coco(content)
+
+
+@pytest.mark.parametrize("drawn", [[[1, 1, 6]], {"counts": [1, 2]}, {"size": [3, 4]}, "x"])
+def test_coco_masks_of_another_form(coco, drawn):
+    content = coco_content()
+    content["annotations"][0]["segmentation"] = drawn
+    with pytest.raises(ValueError, match="the segmentation of annotation 1 is neither polygons"):
+        coco(content, masks=True)[1]
+
+
+@pytest.mark.parametrize("text", ["3", "null", "[]", '{"images": null}'])
+def test_json_that_is_no_coco(tmp_path, text):
+    (tmp_path / "images").mkdir()
+    (tmp_path / "x.json").write_text(text)
+    with pytest.raises(ValueError, match="lacks images, annotations, categories"):
+        CocoDetection(str(tmp_path / "images"), str(tmp_path / "x.json"))
 
 
 def test_coco_formats_that_are_not_read(coco, tmp_path):
@@ -102,6 +139,11 @@ def test_coco_formats_that_are_not_read(coco, tmp_path):
     with pytest.raises(ValueError, match="annotation 2 holds compressed run lengths"):
         coco(content, masks=True)[1]
     (tmp_path / "bad.json").write_text("{")
+    (tmp_path / "latin.json").write_bytes(b'{"images": "\xff"}')
+    with pytest.raises(ValueError, match="is no JSON"):
+        CocoDetection(str(tmp_path / "images"), str(tmp_path / "latin.json"))
+    with pytest.raises(ValueError, match="limit is -1; expected at least 1"):
+        coco(coco_content(), limit=-1)
     with pytest.raises(ValueError, match="is no JSON"):
         CocoDetection(str(tmp_path / "images"), str(tmp_path / "bad.json"))
     with pytest.raises(FileNotFoundError, match="no folder"):
@@ -143,6 +185,17 @@ def test_voc_mistakes(tmp_path):
     root = write_voc(tmp_path, {"one": [("WBC", (1, 1, 10, 5), 0)]})
     with pytest.raises(ValueError, match=r"one\.xml has the class 'WBC'\. Did you mean 'wbc'"):
         VocDetection(str(root), ["wbc"])[0]
+    with pytest.raises(ValueError, match="different names, or their number; got 'WBC'"):
+        VocDetection(str(root), "WBC")
+    annotation = root / "Annotations" / "one.xml"
+    whole = annotation.read_text()
+    annotation.write_text(whole.replace("<xmin>1<", "<xmin>one<"))
+    with pytest.raises(ValueError, match=r"one\.xml: the box of 'WBC' has .*'one', .* numbers"):
+        VocDetection(str(root))[0]
+    annotation.write_text(whole.replace("<name>WBC</name>", ""))
+    with pytest.raises(ValueError, match="has no <name>"):
+        VocDetection(str(root))
+    annotation.write_text(whole)
     with pytest.raises(FileNotFoundError, match=r"no file .*val\.txt \(VOC split\)"):
         VocDetection(str(root), split="val")
     (root / "JPEGImages" / "one.jpg").unlink()
@@ -186,6 +239,12 @@ def test_yolo_mistakes(yolo):
         open_yolo(yolo)[0]
     (yolo / "labels" / "a.txt").write_text("0 0.5 zero 0.5 0.2\n")
     with pytest.raises(ValueError, match=r"a\.txt: each line is 'class cx cy w h'"):
+        open_yolo(yolo)[0]
+    (yolo / "labels" / "a.txt").write_text("0 0.5 0.5 0.5 0.2 0.9\n" * 5)
+    with pytest.raises(ValueError, match=r"'class cx cy w h'; one has 6 values"):
+        open_yolo(yolo)[0]
+    (yolo / "labels" / "a.txt").write_text("0.7 0.5 0.5 0.5 0.2\n")
+    with pytest.raises(ValueError, match=r"has the label 0\.7, which is no whole number"):
         open_yolo(yolo)[0]
     (yolo / "labels" / "a.txt").write_text("0 20 15 10 5\n")
     with pytest.raises(ValueError, match="lies outside its image"):

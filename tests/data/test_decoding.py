@@ -43,6 +43,12 @@ def test_other_colour_models(kind, mode):
     assert np.array_equal(decode_rgb(data).permute(1, 2, 0).numpy(), expected)
 
 
+def test_gray_of_16_bit_is_refused():
+    deep = Image.fromarray(np.full((4, 6), 4096, np.uint16))
+    with pytest.raises(ValueError, match="gray of mode I;16, not 8 bits a channel"):
+        decode_rgb(encoded(deep, "PNG"))
+
+
 def test_damaged_pictures_are_refused():
     data = encoded(picture())
     for broken in (b"", b"no picture", data[: len(data) // 2], data[:40], data[:3]):

@@ -79,6 +79,21 @@ def test_segmentation_masks_of_another_size_or_label():
         segmentation_sample(IMAGE, np.full((20, 30), 7), classes=CLASSES, source="a.png")
 
 
+def test_label_maps_hold_whole_numbers_of_8_bit():
+    for value in (-1, 256, 0.5, float("nan")):
+        with pytest.raises(ValueError, match=r"a label map holds whole numbers from 0 to 255"):
+            segmentation_sample(IMAGE, np.full((20, 30), value), classes=CLASSES, source="a.png")
+
+
+def test_boxes_labels_and_flags_are_of_one_number():
+    with pytest.raises(ValueError, match="1 boxes, 2 labels and 1 crowd flags"):
+        sample([[1, 1, 5, 5]], [0, 1])
+    with pytest.raises(ValueError, match="1 boxes, 1 labels and 2 crowd flags"):
+        sample([[1, 1, 5, 5]], [0], crowd=[0, 1])
+    with pytest.raises(ValueError, match=r"boxes of shape \(1, 5\), expected \(n, 4\)"):
+        sample([[1, 1, 5, 5, 9]], [0])
+
+
 def test_voc_boxes_become_half_open():
     boxes = half_open(np.array([[1, 1, 10, 5], [3, 3, 3, 9]]))
     assert boxes.tolist() == [[0, 0, 10, 5], [3, 3, 3, 9]]  # the degenerate one stays degenerate

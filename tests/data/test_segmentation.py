@@ -50,6 +50,14 @@ def test_mistakes(folder):
     Image.new("L", (4, 4)).save(folder / "masks" / "a.png")
     with pytest.raises(ValueError, match=r"the mask is \(4, 4\), the image \(6, 8\)"):
         opened(folder, classes=4)[0]
+    (folder / "masks" / "a.png").write_bytes(b"no picture")
+    with pytest.raises(ValueError, match=r"a\.png is no readable label map"):
+        opened(folder, classes=4)[0]
+    for classes in ("abc", 0, ["a", "a"]):
+        with pytest.raises(ValueError, match="different names, or their number"):
+            opened(folder, classes=classes)
+    with pytest.raises(ValueError, match="ignore names the stored value 300"):
+        opened(folder, classes=4, ignore=[300])
     (folder / "masks" / "b.png").unlink()
     with pytest.raises(FileNotFoundError, match=r"1 pictures .* have no label map .* 'b\.jpg'"):
         opened(folder, classes=4)

@@ -13,7 +13,9 @@ from torch import Tensor
 from torchvision.datasets import VisionDataset
 
 from visionlab.data.samples import (
+    check_limit,
     class_index,
+    class_names,
     detection_sample,
     half_open,
     need_file,
@@ -23,6 +25,12 @@ from visionlab.data.samples import (
 )
 
 _PICTURES = (".jpg", ".jpeg", ".png", ".bmp", ".webp")
+_NUMBER, _ID = (int, float), (int, str)
+_COCO_FIELDS: dict[str, dict[str, tuple[type, ...]]] = {
+    "images": {"id": _ID, "file_name": (str,), "height": _NUMBER, "width": _NUMBER},
+    "annotations": {"image_id": _ID, "category_id": (int,), "bbox": (list,)},
+    "categories": {"id": (int,), "name": (str,)},
+}
 
 
 class CocoDetection(VisionDataset):
@@ -53,7 +61,7 @@ class CocoDetection(VisionDataset):
         self.classes = [str(c["name"]) for c in categories]
         self.category_ids = [int(c["id"]) for c in categories]
         self._label = {c["id"]: i for i, c in enumerate(categories)}
-        self._images = sorted(content["images"], key=lambda i: i["id"])[:limit]
+        self._images = sorted(content["images"], key=lambda i: i["id"])[: check_limit(limit)]
         self._objects = _objects_of_images(content, self._label, path)
         self._masks = masks
         need_samples(len(self._images), path)
@@ -115,7 +123,7 @@ def coco_sample(
     drawn = None
     if masks:
         drawn = torch.stack(
-            [torch.from_numpy(_instance_mask(o, size)) for o in objects]
+            [torch.from_numpy(_instance_mask(o, size, entry["file_name"])) for o in objects]
             or [torch.zeros(size, dtype=torch.uint8)]
         )[: len(objects)]
     return detection_sample(
@@ -132,12 +140,37 @@ def coco_sample(
 def _read_coco(path: Path) -> dict[str, Any]:
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
-    except json.JSONDecodeError as error:
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
         raise ValueError(f"{path} is no JSON ({error}); give a COCO instances file") from error
-    missing = [k for k in ("images", "annotations", "categories") if k not in content]
+    known = content if isinstance(content, dict) else {}
+    missing = [k for k in _COCO_FIELDS if not isinstance(known.get(k), list)]
     if missing:
-        raise ValueError(f"{path} lacks {', '.join(missing)}; a COCO instances file has all three")
+        raise ValueError(
+            f"{path} lacks {', '.join(missing)}; a COCO instances file has lists of all three"
+        )
+    for name, fields in _COCO_FIELDS.items():
+        _check_entries(content[name], name, fields, path)
     return content
+
+
+def _check_entries(
+    entries: list[Any], name: str, fields: dict[str, tuple[type, ...]], path: Path
+) -> None:
+    """Raise unless each entry has the fields that are read, and ids are given once."""
+    for number, entry in enumerate(entries):
+        for field, kinds in fields.items():
+            if not isinstance(entry, dict) or not isinstance(entry.get(field), kinds):
+                wanted = " or ".join(kind.__name__ for kind in kinds)
+                raise ValueError(f"{path}: {name}[{number}] has no '{field}' ({wanted})")
+        bbox = entry["bbox"] if name == "annotations" else [0, 0, 0, 0]
+        if len(bbox) != 4 or not all(isinstance(v, _NUMBER) for v in bbox):
+            raise ValueError(
+                f"{path}: annotations[{number}] has the bbox {bbox}, expected 4 numbers"
+            )
+    ids = [e["id"] for e in entries] if "id" in fields else []
+    if len(set(ids)) < len(ids):
+        twice = next(i for i in ids if ids.count(i) > 1)
+        raise ValueError(f"{path}: {name} has the id {twice} more than once")
 
 
 def _objects_of_images(
@@ -159,22 +192,32 @@ def _objects_of_images(
     return objects
 
 
-def _instance_mask(entry: Mapping[str, Any], size: tuple[int, int]) -> np.ndarray:
-    """(H, W) uint8 from polygons or uncompressed run lengths (columns first, zeros first)."""
-    import cv2
-
+def _instance_mask(entry: Mapping[str, Any], size: tuple[int, int], source: str) -> np.ndarray:
     shape = entry.get("segmentation") or []
-    mask = np.zeros(size, np.uint8)
-    if isinstance(shape, list):
-        for polygon in shape:
-            points = np.round(np.array(polygon, np.float64).reshape(-1, 2) - 0.5).astype(np.int32)
-            cv2.fillPoly(mask, [points], 1)
-        return mask
-    if not isinstance(shape["counts"], list):
+    if isinstance(shape, dict) and isinstance(shape.get("counts"), str):
         raise ValueError(
             f"annotation {entry.get('id')} holds compressed run lengths; convert them to "
             "polygons or to counts as a list of numbers"
         )
+    try:
+        return _filled(shape, size)
+    except (ValueError, TypeError, KeyError) as error:
+        raise ValueError(
+            f"{source}: the segmentation of annotation {entry.get('id')} is neither polygons "
+            f"x1, y1, x2, y2, ... nor run lengths of {size[1]}x{size[0]} px ({error})"
+        ) from error
+
+
+def _filled(shape: Any, size: tuple[int, int]) -> np.ndarray:
+    """(H, W) uint8 from polygons or uncompressed run lengths (columns first, zeros first)."""
+    import cv2
+
+    if isinstance(shape, list):
+        mask = np.zeros(size, np.uint8)
+        for polygon in filter(len, shape):
+            points = np.round(np.array(polygon, np.float64).reshape(-1, 2) - 0.5).astype(np.int32)
+            cv2.fillPoly(mask, [points], 1)
+        return mask
     runs = np.array(shape["counts"])
     flat = np.repeat(np.arange(len(runs)) % 2, runs).astype(np.uint8)
     return flat.reshape(size[::-1]).T.copy()
@@ -204,7 +247,9 @@ class VocDetection(VisionDataset):
         need_samples(len(self._names), lists / f"{split}.txt")
         self._trees = [self._tree(name) for name in self._names]
         found = {o.findtext("name", "") for tree in self._trees for o in tree.iter("object")}
-        self.classes = list(classes) if classes is not None else sorted(found)
+        if "" in found:
+            raise ValueError(f"an object in {self.root}/Annotations has no <name>")
+        self.classes = sorted(found) if classes is None else class_names(classes)
 
     def _tree(self, name: str) -> ET.Element:
         path = need_file(Path(self.root) / "Annotations" / f"{name}.xml", "VOC annotation")
@@ -222,10 +267,7 @@ class VocDetection(VisionDataset):
         found = [p for s in _PICTURES if (p := stem.with_name(stem.name + s)).is_file()]
         image = read_image(found[0] if found else stem.with_name(f"{name}.jpg"))
         objects = list(tree.iter("object"))
-        corners = [
-            [float(o.findtext(f"bndbox/{k}", "nan")) for k in ("xmin", "ymin", "xmax", "ymax")]
-            for o in objects
-        ]
+        corners = [_corners(o, f"{name}.xml") for o in objects]
         return detection_sample(
             image,
             half_open(np.array(corners)),
@@ -234,6 +276,17 @@ class VocDetection(VisionDataset):
             source=f"{name}.xml",
             crowd=[o.findtext("difficult", "0").strip() == "1" for o in objects],
         )
+
+
+def _corners(entry: ET.Element, source: str) -> list[float]:
+    texts = [entry.findtext(f"bndbox/{k}", "") for k in ("xmin", "ymin", "xmax", "ymax")]
+    try:
+        return [float(text) for text in texts]
+    except ValueError as error:
+        raise ValueError(
+            f"{source}: the box of '{entry.findtext('name', '')}' has xmin, ymin, xmax, ymax = "
+            f"{texts}, expected numbers"
+        ) from error
 
 
 class YoloDetection(VisionDataset):
@@ -252,7 +305,7 @@ class YoloDetection(VisionDataset):
     def __init__(self, images: str, labels: str, *, classes: Sequence[str]) -> None:
         super().__init__(need_folder(images, "YOLO images"))
         self._labels = need_folder(labels, "YOLO labels")
-        self.classes = list(classes)
+        self.classes = class_names(classes)
         self._paths = sorted(p for p in Path(images).iterdir() if p.suffix.lower() in _PICTURES)
         need_samples(len(self._paths), images)
         stems = {p.stem for p in self._paths}
@@ -282,7 +335,9 @@ class YoloDetection(VisionDataset):
 def _yolo_rows(path: Path) -> np.ndarray:
     """(n, 5) float64."""
     try:
-        rows = [[float(v) for v in line.split()] for line in path.read_text().splitlines() if line]
-        return np.array(rows, np.float64).reshape(-1, 5)
+        lines = [line.split() for line in path.read_text(encoding="utf-8").splitlines()]
+        if wrong := [line for line in lines if len(line) not in (0, 5)]:
+            raise ValueError(f"one has {len(wrong[0])} values")
+        return np.array([[float(v) for v in line] for line in lines if line]).reshape(-1, 5)
     except ValueError as error:
         raise ValueError(f"{path}: each line is 'class cx cy w h'; {error}") from error

@@ -33,11 +33,13 @@ def decode_rgb(data: bytes, draft: int | None = None) -> "Tensor":
             size (libjpeg scales within the inverse DCT); full size if None.
 
     Raises:
-        one of `UNREADABLE`: no picture, or a damaged one.
+        one of `UNREADABLE`: no picture, a damaged one, or one of more than 8 bits a channel.
     """
     from torchvision.transforms.v2 import functional as F
 
     with Image.open(io.BytesIO(data)) as file:
+        if file.mode[0] in "IF":  # Pillow would cut its values off at 255
+            raise ValueError(f"it holds gray of mode {file.mode}, not 8 bits a channel")
         if draft is not None:
             scale = draft / min(file.size)
             file.draft("RGB", (round(file.width * scale), round(file.height * scale)))

@@ -81,6 +81,25 @@ def need_samples(count: int, source: str | Path) -> None:
         raise ValueError(f"{source} holds no sample; check the path, the split and the file names")
 
 
+def class_names(classes: Sequence[str] | int) -> list[str]:
+    """Different names, or ``"0", "1", ...`` for a number of classes.
+
+    Raises:
+        ValueError: no class, one string, or a name twice.
+    """
+    names = [str(i) for i in range(classes)] if isinstance(classes, int) else list(classes)
+    if isinstance(classes, str) or not names or len(set(names)) < len(names):
+        raise ValueError(f"classes are a list of different names, or their number; got {classes!r}")
+    return names
+
+
+def check_limit(limit: int | None) -> int | None:
+    """``limit`` if it is None or positive."""
+    if limit is not None and limit < 1:
+        raise ValueError(f"limit is {limit}; expected at least 1, or null for all")
+    return limit
+
+
 def class_index(name: str, classes: Sequence[str], source: str) -> int:
     """Position of a class name; a wrong name gets the nearest right one."""
     if name not in classes:
@@ -120,14 +139,23 @@ def detection_sample(
         masks: (n, H, W) instance masks.
 
     Raises:
-        ValueError: a box lies outside the image, a label outside the classes, masks of another
-            size or number.
+        ValueError: a box lies outside the image, a label outside the classes, or labels, crowd
+            flags or masks of another number or size.
     """
     height, width = image.shape[-2:]
-    box = torch.as_tensor(np.asarray(boxes, np.float32).reshape(-1, 4))
-    label = torch.as_tensor(np.asarray(labels, np.int64).reshape(-1))
+    box = torch.as_tensor(_rows(boxes, 4, source))
+    numbers = np.asarray(labels).reshape(-1)
+    with np.errstate(invalid="ignore"):  # not-a-number is told below
+        label = torch.as_tensor(numbers.astype(np.int64))
     many = torch.as_tensor(np.zeros(len(box)) if crowd is None else np.asarray(crowd)).bool()
-    for value in label.tolist():
+    if not len(box) == len(label) == many.numel():
+        raise ValueError(
+            f"{source} has {len(box)} boxes, {len(label)} labels and {many.numel()} crowd flags; "
+            "they must be of one number"
+        )
+    for stored, value in zip(numbers.tolist(), label.tolist(), strict=True):
+        if stored != value:
+            raise ValueError(f"{source} has the label {stored}, which is no whole number")
         check_label(value, classes, source)
     _check_inside(box, width, height, source)
     box = box.clamp(min=0).minimum(torch.tensor([width, height] * 2, dtype=box.dtype))
@@ -152,6 +180,14 @@ def detection_sample(
             )
         sample["masks"] = tv_tensors.Mask(masks[keep])
     return sample
+
+
+def _rows(values: Any, width: int, source: str) -> np.ndarray:
+    """(n, width) float32."""
+    rows = np.asarray(values, np.float32)
+    if rows.size and rows.shape[1:] != (width,):
+        raise ValueError(f"{source} has boxes of shape {rows.shape}, expected (n, {width})")
+    return rows.reshape(-1, width)
 
 
 @cache  # once for each sample, not once each epoch
@@ -195,7 +231,14 @@ def segmentation_sample(
     Raises:
         ValueError: the mask has another size than the image, or a label outside the classes.
     """
-    labels = torch.as_tensor(np.array(mask, np.uint8))
+    stored = np.asarray(mask)
+    with np.errstate(invalid="ignore"):  # not-a-number is told below
+        labels = torch.as_tensor(stored.astype(np.uint8))
+    if stored.size and not np.array_equal(stored, labels.numpy()):
+        raise ValueError(
+            f"{source} holds values from {stored.min()} to {stored.max()} as {stored.dtype}; a "
+            "label map holds whole numbers from 0 to 255"
+        )
     if labels.shape != image.shape[-2:]:
         raise ValueError(
             f"{source}: the mask is {tuple(labels.shape)}, the image {tuple(image.shape[-2:])} "

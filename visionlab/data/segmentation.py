@@ -8,8 +8,11 @@ import numpy as np
 from PIL import Image
 from torchvision.datasets import VisionDataset
 
+from visionlab.data.decoding import UNREADABLE
 from visionlab.data.samples import (
     IGNORE,
+    check_limit,
+    class_names,
     need_folder,
     need_samples,
     read_image,
@@ -57,7 +60,7 @@ class SegmentationFolder(VisionDataset):
                 f"{len(missing)} pictures of {images} have no label map in {masks}, first "
                 f"'{missing[0]}'; give the folders of one split"
             )
-        self._pairs = [(p, folder / f"{p.stem}.png") for p in pictures][:limit]
+        self._pairs = [(p, folder / f"{p.stem}.png") for p in pictures][: check_limit(limit)]
         self._remap = remap_table(zero_is_ignored=zero_is_ignored, ignore=ignore)
 
     def __len__(self) -> int:
@@ -65,7 +68,7 @@ class SegmentationFolder(VisionDataset):
 
     def __getitem__(self, index: int) -> dict[str, Any]:
         picture, label_map = self._pairs[index]
-        stored = np.asarray(Image.open(label_map))
+        stored = _stored(label_map)
         if stored.ndim != 2 or stored.max(initial=0) > 255:
             raise ValueError(
                 f"{label_map.name} has the shape {stored.shape} and values up to "
@@ -79,13 +82,18 @@ class SegmentationFolder(VisionDataset):
         )
 
 
-def class_names(classes: Sequence[str] | int) -> list[str]:
-    """Names, or ``"0", "1", ...`` for a number of classes."""
-    return [str(i) for i in range(classes)] if isinstance(classes, int) else list(classes)
+def _stored(label_map: Path) -> np.ndarray:
+    try:
+        with Image.open(label_map) as file:
+            return np.asarray(file)
+    except UNREADABLE as error:
+        raise ValueError(f"{label_map} is no readable label map ({error}); replace it") from error
 
 
 def remap_table(*, zero_is_ignored: bool, ignore: Sequence[int]) -> np.ndarray:
     """(256,) uint8: stored value -> class, or 255."""
+    if wrong := [v for v in ignore if v not in range(256)]:
+        raise ValueError(f"ignore names the stored value {wrong[0]!r}; expected 0 to 255")
     table = np.arange(256, dtype=np.uint8)
     table[list(ignore)] = IGNORE
     if zero_is_ignored:
