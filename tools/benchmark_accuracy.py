@@ -140,7 +140,7 @@ def recordings_table(data: Path, stride: int) -> FigureTable:
             Column("flips", "{euroc_flips}"),
         ],
         figures=figures,
-        note=f"Every {stride}th pair; the same tracks for all, wall ms of the rotation alone.",
+        note=f"One pair in {stride}; the same tracks for all, wall ms of the rotation alone.",
         units={"semi": "degree", "euroc": "degree", "semi_ms": "ms", "euroc_ms": "ms"},
     )
 
