@@ -197,16 +197,36 @@ def digits(args: argparse.Namespace) -> None:
     """Share of triples of perturbed test digits that the prior puts in the right order."""
     net = visionlab.load(args.checkpoint).eval()
     x = mnist_digits(args.data, split="test", limit=args.count).images.float() / 255
+    figures = []
     for path, levels in PATHS.items():
         generator = torch.Generator().manual_seed(0)
         curve = prior_curve(net, x, path, levels, generator=generator)  # type: ignore[arg-type]
         means = ", ".join(f"{v:.1f}" for v in curve.value.mean(1).tolist())
-        converged = 100 * curve.converged.float().mean()
+        values = {
+            "ordered": 100 * curve.ordered_triples(),
+            "converged": 100 * float(curve.converged.float().mean()),
+        }
         print(
-            f"{path}: {100 * curve.ordered_triples():.2f} % of triples ordered, {converged:.1f} % "
+            f"{path}: {values['ordered']:.2f} % of triples ordered, {values['converged']:.1f} % "
             f"converged; mean R {means}",
             flush=True,
         )
+        figures.append(Figure(f"{path} {levels}", values, claims=[at_least("ordered", 99)]))
+    publish(digits_table(figures, len(x)))
+
+
+def digits_table(figures: list[Figure], count: int) -> FigureTable:
+    """The records of `digits`."""
+    return measured(
+        "proximal.digits",
+        "MNIST digits: triples that the learned prior puts in the right order",
+        head="path and its levels",
+        columns=[Column("% in order", "{ordered:.1f}"), Column("% converged", "{converged:.1f}")],
+        figures=figures,
+        units={"ordered": "%", "converged": "%"},
+        note=f"{count} test digits, one network, after `python tools/train.py "
+        "configs/proximal/mnist.yaml`.",
+    )
 
 
 def inversion(args: argparse.Namespace) -> None:

@@ -46,7 +46,7 @@ def compare(
     test: "Tensor",
     levels: Sequence[float] = (),
     iterations: int = 100,
-    solvers: Sequence[str] = ("mirror", "admm", "guaranteed"),
+    solvers: Sequence[str] = ("guaranteed", "admm", "mirror"),
     seed: int = 0,
 ) -> Comparison:
     """Choose each method's setting on ``validation`` and score it on ``test``.
@@ -147,13 +147,15 @@ def convergence(
 
     Returns:
         method -> mean traces ``psnr``, ``objective`` (from its last value), ``merit_rise`` (largest
-        relative rise over samples), ``residual``.
+        relative rise over samples), ``residual``, and the PSNR of the first image, ``start``.
     """
     from visionlab.proximal.iteration import Restoration
-    from visionlab.tasks.restoration_problems import Watch
+    from visionlab.tasks.restoration_problems import Watch, psnr
 
     problem, traces = comparison.problem, {}
     y = problem.measure(test, seed=seed + 1)
+    first = problem.physics.initial(y) if problem.start is None else problem.start(y)
+    start = [float(psnr(first, test).mean())]
     for method in comparison.methods:
         if "iterations" not in method.chosen:
             continue
@@ -162,6 +164,7 @@ def convergence(
         assert isinstance(result, Restoration)
         rise = result.merit.diff(dim=0) / result.merit.abs().amax(0)
         traces[method.name] = {
+            "start": start,
             "psnr": watch.curve,
             "objective": (result.objective - result.objective[-1]).mean(1).tolist(),
             "merit_rise": rise.amax(1).tolist(),
@@ -173,7 +176,7 @@ def convergence(
 def convergence_rows(
     problem: str, traces: dict[str, dict[str, list[float]]]
 ) -> list[dict[str, Any]]:
-    """One row per solver: best iterate, last iterate, largest rise of what should fall."""
+    """One row per solver: start, best and last iterate, largest rise of what should fall."""
     rows = []
     for name, trace in traces.items():
         best = max(trace["psnr"])
@@ -181,6 +184,7 @@ def convergence_rows(
             {
                 "problem": problem,
                 "method": name,
+                "start PSNR": round(trace["start"][0], 2),
                 "best PSNR": round(best, 2),
                 "at": trace["psnr"].index(best) + 1,
                 "last PSNR": round(trace["psnr"][-1], 2),
@@ -209,7 +213,7 @@ def add_arguments(parser: ArgumentParser) -> None:
     parser.add_argument("--size", type=int, default=128, help="side of the crops (default 128)")
     parser.add_argument("--crops", type=int, nargs=2, default=[6, 6], metavar="N",
                         help="crops per validation and per test picture (default 6 6)")  # fmt: skip
-    parser.add_argument("--solvers", nargs="+", default=["mirror", "admm", "guaranteed"],
+    parser.add_argument("--solvers", nargs="+", default=["guaranteed", "admm", "mirror"],
                         help="admm, guaranteed, hqs, mirror, pgd")  # fmt: skip
     parser.add_argument("--levels", nargs="+", type=float, default=[],
                         help="noise levels to try of a network trained over a range")  # fmt: skip
@@ -321,7 +325,7 @@ def _long_run(
 ) -> list[dict[str, Any]]:
     from visionlab.plots.restoration import plot_convergence
 
-    few = test[: min(6, len(test))]
+    few = test[:4]
     traces = convergence(comparison, few, iterations=args.long, seed=args.seed)
     name = comparison.problem.name
     plot_convergence(traces, output / f"{name}_convergence.png", title=comparison.problem.title)

@@ -241,7 +241,7 @@ def learned_methods(
     levels: Sequence[float] = (),
     factors: Sequence[float] = (0.25, 0.35, 0.5, 0.7, 1.0, 1.5, 2.0, 4.0),
     iterations: int = 100,
-    solvers: Sequence[str] = ("mirror", "admm", "guaranteed"),
+    solvers: Sequence[str] = ("guaranteed", "admm", "mirror"),
 ) -> Iterator[Method]:
     """The network in its solvers, over weights around ``(s / sigma)^2``.
 
