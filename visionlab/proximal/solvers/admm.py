@@ -72,6 +72,7 @@ def pnp_admm(
     half = partial(_half_steps, physics=physics, prox=net, rho=weight, back=physics.adjoint(y))
     u = torch.zeros_like(z)
     step: partial[Iterate]
+    memory: tuple[Tensor, ...]
     if safeguard:
         unit = 1 / max(weight, norm2)
         plain = partial(mirror_step, physics=physics, prox=net, weight=weight, y=y, unit=unit)
