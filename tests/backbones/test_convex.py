@@ -1,10 +1,12 @@
+"""Convex networks of every kind: gradient, convexity, symmetry, training."""
+
 import pytest
 import torch
 
 from visionlab.backbones.convex import ConvexConv, ConvexMLP
-from visionlab.backbones.smooth import SmoothActivation
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*torch.jit.script.*:FutureWarning")
+
 
 KINDS = {
     "plain": {},
@@ -86,67 +88,6 @@ class TestEachKind:
         _, forward = torch.func.jvp(lambda v: psi.gradient(v, sigma), (x,), (u,))
         (reverse,) = torch.func.vjp(lambda v: psi.gradient(v, sigma), x)[1](u)
         assert torch.linalg.norm(forward - reverse) <= 1e-10 * torch.linalg.norm(forward)
-
-
-@pytest.mark.parametrize("name", ["softplus", "squareplus"])
-class TestActivation:
-    def test_slope_and_derivatives(self, name):
-        a = torch.linspace(-0.3, 0.3, 41, dtype=torch.float64, requires_grad=True)
-
-        def both(a):
-            return SmoothActivation.apply(a, 30.0, name)
-
-        value, slope = both(a)
-        (expected,) = torch.autograd.grad(value.sum(), a)
-        assert torch.allclose(slope, expected)
-        assert torch.autograd.gradcheck(both, a, check_forward_ad=True)
-        assert torch.autograd.gradcheck(lambda a: both(a)[1], a, check_forward_ad=True)
-
-    def test_convex_increasing_and_close_to_relu(self, name):
-        a = torch.linspace(-3, 3, 601, dtype=torch.float64)
-        value, slope = SmoothActivation.apply(a, 30.0, name)
-        assert (slope.diff() >= 0).all()
-        assert (slope >= 0).all()
-        assert (slope <= 1).all()
-        assert (value - a.relu()).max() <= 0.0334
-
-    def test_curvature_at_zero(self, name):
-        a = torch.zeros(1, dtype=torch.float64, requires_grad=True)
-        SmoothActivation.apply(a, 30.0, name)[1].backward()
-        assert a.grad.item() == pytest.approx(30.0 / 4)
-
-
-def test_values_by_hand():
-    """One layer, one channel, kernel 1: psi(x) = h sum s(w x + b) + alpha ||x||^2."""
-    psi = ConvexConv(1, 1, strides=(1,), kernel_size=1, beta=2.0, alpha=0.5).double()
-    with torch.no_grad():
-        psi.inputs[0].weight.fill_(3.0)
-        psi.inputs[0].bias.fill_(-1.0)
-        psi.heads["0"].weight.fill_(0.25)
-    x = torch.tensor([[[[1.0, 0.0]]]], dtype=torch.float64)
-    s = [(2 + 5**0.5) / 2, (-1 + 2**0.5) / 2]  # (a + sqrt(a^2 + 1)) / 2 at a = 2, -1
-    assert psi.value(x).item() == pytest.approx(0.25 * sum(s) + 0.5)
-    slopes = [(1 + 2 / 5**0.5) / 2, (1 - 1 / 2**0.5) / 2]
-    expected = [0.75 * slopes[0] + 1.0, 0.75 * slopes[1]]
-    assert psi.gradient(x).flatten().tolist() == pytest.approx(expected)
-
-
-def test_centre_pooling_is_bilinear_resizing_and_unpooling_its_adjoint():
-    for factor in (2, 4, 8):
-        for pooling in ("centre", "mean"):
-            psi = ConvexConv(1, 2, strides=(1,)).double()
-            psi.pooling = pooling
-            x = torch.rand(2, 3, 32, 16, dtype=torch.float64)
-            pooled = psi._pool(x, factor)
-            if pooling == "centre":
-                expected = torch.nn.functional.interpolate(
-                    x, (32 // factor, 16 // factor), mode="bilinear", align_corners=False
-                )
-            else:
-                expected = torch.nn.functional.avg_pool2d(x, factor)
-            assert torch.allclose(pooled, expected)
-            g = torch.rand_like(pooled)
-            assert torch.allclose((pooled * g).sum(), (x * psi._unpool(g, factor)).sum())
 
 
 def test_mlp_of_vectors():

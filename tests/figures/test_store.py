@@ -1,8 +1,10 @@
+"""Tables in files: one line a row, one file a part."""
+
 import json
 
 import pytest
 
-from visionlab.figures import collector, read_folder, write_tables
+from visionlab.figures import read_folder, write_tables
 from visionlab.figures.store import read_file
 
 
@@ -36,18 +38,3 @@ def test_bad_files_get_a_sentence(make, tmp_path):
     path.unlink()
     with pytest.raises(ValueError, match=r"part.name is there twice"):
         read_folder(tmp_path)
-
-
-def test_publishing_costs_nothing_until_somebody_listens(make, tmp_path, monkeypatch):
-    monkeypatch.setattr(collector, "_listener", {})
-    collector.publish(make())
-    collector.collect_into(tmp_path, command="the command")
-    collector.publish(make(command=""))
-    assert read_folder(tmp_path)["part.name"].command == "the command"
-
-
-def test_measured_tells_machine_versions_and_date(monkeypatch):
-    table = collector.measured("a.b", "t", head="h", columns=[], figures=[])
-    assert "cores, load" in table.machine
-    assert table.versions["python"].startswith("3.")
-    assert len(table.date) == 10
