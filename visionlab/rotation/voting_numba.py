@@ -16,14 +16,15 @@ The result is therefore the full search's winner, always.
 # ruff: noqa: TID253 - this module is numba; `voting` imports it on first use
 # numba unifies the integer types that mypy keeps apart
 
+import sys
 from typing import Any
 
 import numpy as np
-from numba import get_num_threads, njit, prange, set_num_threads
+from numba import config, get_num_threads, njit, prange, set_num_threads
 from numpy.typing import NDArray
 
 BLOCK = 4
-MAX_THREADS = get_num_threads()  # numba starts with all it may ever use
+MAX_THREADS = int(config.NUMBA_NUM_THREADS)  # get_num_threads() would start them on import
 
 
 @njit(cache=True, nogil=True)
@@ -257,10 +258,17 @@ def _vote_slabs(lines: Any, weights: Any, bins: int, scratch: Any) -> Any:
 
 
 def with_threads(count: int, kernel: Any, *arguments: Any) -> Any:
-    """Call a parallel kernel with at most ``count`` threads and restore numba's setting."""
+    """Call a parallel kernel with at most ``count`` threads and restore numba's setting.
+
+    Torch's, too: when numba starts its threads, it gives their number to all that OpenMP runs.
+    """
+    torch = sys.modules.get("torch")
+    of_torch = torch.get_num_threads() if torch else 0
     before = get_num_threads()
     set_num_threads(min(count, MAX_THREADS))
     try:
         return kernel(*arguments)
     finally:
         set_num_threads(before)
+        if torch and torch.get_num_threads() != of_torch:
+            torch.set_num_threads(of_torch)
