@@ -1,9 +1,5 @@
-"""Several processes that train together over gloo, as a launcher would start them.
+"""Several processes that train together over gloo, as a launcher would start them."""
 
-They are forked from one server that has imported torch and Lightning, which takes seconds.
-"""
-
-import multiprocessing as mp
 import os
 import pickle
 import traceback
@@ -12,9 +8,7 @@ from collections.abc import Callable
 from multiprocessing.connection import wait
 from typing import Any
 
-_SERVER = mp.get_context("forkserver")
-_SERVER.set_forkserver_preload(["visionlab.tasks.training", "visionlab.tasks.multitask", "timm"])
-
+from tests.forks import nursery
 
 _MEETINGS = 32
 
@@ -51,10 +45,11 @@ def on_ranks(
     """
     stores = open_stores(_MEETINGS)
     ports = [store.port for store in stores]
+    context = nursery()
     pipes, processes = [], []
     for rank in range(ranks):
-        mine, theirs = _SERVER.Pipe()
-        process = _SERVER.Process(
+        mine, theirs = context.Pipe()
+        process = context.Process(
             target=_run, args=(theirs, rank, ranks, ports, function, arguments), daemon=True
         )
         process.start()

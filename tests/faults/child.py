@@ -22,7 +22,7 @@ def main(log: str, arguments: Sequence[str], arms: Sequence[Arm]) -> None:
     os.dup2(handle, 1)
     os.dup2(handle, 2)
     import torch
-    import train  # of tools/, see everything.py
+    import train  # of tools/, see tests/everything.py
 
     torch.set_num_threads(1)  # threads that wait for each other are slow on a busy machine
 

@@ -1,12 +1,10 @@
 """A run in a process of its own: started, watched, hit, started again, and compared."""
 
-import multiprocessing
 import os
 import signal
 import time
 from collections.abc import Callable, Sequence
 from functools import cached_property
-from multiprocessing import forkserver
 from pathlib import Path
 from typing import Any
 
@@ -20,28 +18,11 @@ from visionlab.tasks.curves import read_curves
 _LIMIT_S = 300.0  # patient: machines are busy
 
 
-def nursery() -> Any:
-    """Processes forked from one that has imported everything."""
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["tests.faults.everything"])
-    root = str(Path(__file__).resolve().parents[2])
-    before = os.environ.get("PYTHONPATH")
-    os.environ["PYTHONPATH"] = root  # the server of Python 3.11 gets no sys.path
-    try:
-        forkserver.ensure_running()
-    finally:
-        if before is None:
-            del os.environ["PYTHONPATH"]
-        else:
-            os.environ["PYTHONPATH"] = before
-    return context
-
-
 class Run:
     """One run folder and the process that works in it.
 
     Args:
-        context: of `nursery`.
+        context: of `forks.nursery`.
         folder: for config and log; the run folder lies below it.
         config: resolved.
     """

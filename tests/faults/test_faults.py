@@ -11,7 +11,8 @@ from typing import Any
 import pytest
 
 from tests.faults import kinds, scenarios
-from tests.faults.runs import Outcome, Run, nursery
+from tests.faults.runs import Outcome, Run
+from tests.forks import nursery
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1200)]
 

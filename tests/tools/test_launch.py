@@ -13,7 +13,7 @@ import pytest
 import yaml
 
 from tests.held import held
-from tests.ranks import at_store, open_stores
+from tests.ranks import at_store, on_ranks, open_stores
 from visionlab.tasks.curves import read_curves
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -73,27 +73,20 @@ def curve(output: Path) -> list[tuple[int, float]]:
     return read_curves(output / "metrics.csv")["train/loss"]
 
 
+def train_whole(rank: int, tiny: Path) -> int:
+    import train  # of tools/, see tests/everything.py
+
+    arguments = [str(tiny / "tiny.yaml"), "trainer.devices=2", f"output={tiny / 'whole'}"]
+    return train.main(["--trust-code", *arguments])
+
+
 @pytest.fixture(scope="module")
-def whole(tiny) -> tuple[Path, str]:
-    """Run folder and output of an undisturbed run under torchrun."""
-    output = tiny / "whole"
-    done = subprocess.run(torchrun(tiny, output), capture_output=True, text=True,
-                          env=environment(), check=False)  # fmt: skip
-    assert done.returncode == 0, done.stderr
-    return output, done.stdout + done.stderr
-
-
-def test_torchrun_decides_how_many_processes_there_are(whole):
-    output, text = whole
-    assert "masked_pretraining on 2 x cpu" in text
-    steps = [s for s, _ in curve(output)]
-    assert steps == list(range(40))  # 64 images in batches of 2 x 8; each row written once
-
-
-def test_only_the_first_process_speaks(whole):
-    _, text = whole
-    for said in ("masked_pretraining on 2 x cpu", "checkpoint, curves, pictures and tables"):
-        assert text.count(said) == 1
+def whole(tiny) -> list[tuple[int, float]]:
+    """Curve of an undisturbed run on two processes."""
+    assert on_ranks(train_whole, tiny) == [0, 0]
+    rows = curve(tiny / "whole")
+    assert [s for s, _ in rows] == list(range(40))  # 64 images, 2 x 8; each row written once
+    return rows
 
 
 def processes_below(pid: int) -> list[int]:
@@ -131,8 +124,10 @@ def test_a_lost_rank_is_started_again_and_the_run_ends_as_if_nothing_was(tiny, w
     (tiny / "hold").unlink()
     text, _ = process.communicate(timeout=400)
     assert process.returncode == 0, text
-    assert f"going on from {output / 'last.ckpt'}" in text
-    assert curve(output) == curve(whole[0])
+    assert text.count("masked_pretraining on 2 x cpu") == 2  # torchrun decides; one process speaks
+    assert text.count("checkpoint, curves, pictures and tables") == 1
+    assert text.count(f"going on from {output / 'last.ckpt'}") == 1
+    assert curve(output) == whole
 
 
 # As SLURM's since 22.05: CPUs per task are not taken over from the job; of the cluster's default
@@ -227,7 +222,7 @@ def test_a_job_out_of_time_saves_is_queued_again_and_ends_as_the_whole_run(tiny,
     assert job.returncode == 0, text
     assert "going on from" in text
     assert requeued.read_text() == "requeue 4217\n"
-    assert curve(output) == curve(whole[0])
+    assert curve(output) == whole
 
 
 def read_until(process: subprocess.Popen, said: str, *, times: int) -> str:
