@@ -106,6 +106,23 @@ def test_mistakes(write, tmp_path):
         PackedArchive(str(tmp_path / "absent.npz"), "detection", classes=2)
     with pytest.raises(IndexError, match="no sample 2"):
         PackedArchive(path, "classification", classes=4)[2]
+    with pytest.raises(ValueError, match="limit is -1; expected at least 1"):
+        PackedArchive(path, "classification", classes=4, limit=-1)
+
+
+@pytest.mark.parametrize(
+    ("kind", "labels", "message"),
+    [
+        ("classification", {"label": np.array([0])}, r"shape \(1,\); expected whole numbers, one"),
+        ("classification", {"label": np.array([0.0, 1.5])}, "is float64 of shape"),
+        ("detection", {"boxes": np.zeros((2, 5))}, r"shape \(2, 5\); expected \(n, 6\) with"),
+        ("detection", {"boxes": np.full((1, 6), 9.0)}, "with images 0 to 1 in the first column"),
+        ("segmentation", {"mask": np.zeros((1, 6, 8), np.uint8)}, "one for each of 2"),
+    ],
+)
+def test_labels_that_do_not_fit_the_pictures(write, kind, labels, message):
+    with pytest.raises(ValueError, match=message):
+        PackedArchive(write(**labels), kind, classes=2)
 
 
 @pytest.mark.shared_data

@@ -28,6 +28,8 @@ def test_wrong_arrays():
         ArrayImages(np.zeros((0, 3, 3), np.uint8), np.zeros(0))
     with pytest.raises(ValueError, match="2 images, but labels have shape"):
         ArrayImages(np.zeros((2, 3, 3), np.uint8), np.zeros(3))
+    with pytest.raises(ValueError, match="labels are float64 with values that are no whole"):
+        ArrayImages(np.zeros((2, 3, 3), np.uint8), np.array([0.5, np.nan]))
 
 
 def test_npz(tmp_path):

@@ -133,6 +133,11 @@ def test_mistakes(photos, tmp_path):
         make("detection", photos, item_size=(10, 60))
     with pytest.raises(ValueError, match=r"background is 0; expected a number in \(0, 1\]"):
         make("detection", photos, background=0)
+    for count in ((0, 0), (3, 1), (2,)):
+        with pytest.raises(ValueError, match="a picture has at least one item"):
+            make("detection", photos, count=count)
+    with pytest.raises(ValueError, match="contrast is nan"):
+        make("detection", photos, contrast=float("nan"))
     with pytest.raises(IndexError, match="no sample 12"):
         make("detection", photos)[12]
     (tmp_path / "empty").mkdir()

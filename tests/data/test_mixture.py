@@ -144,8 +144,15 @@ def test_mistakes():
     small = TaskData({"train": Pictures("classification")}, 2, image_size=4)
     with pytest.raises(ValueError, match="is 8 px long, image_size is 4"):
         next(iter(TaskMixture({"a": small}).train_dataloader()))
-    with pytest.raises(ValueError, match="steps_per_epoch is -1"):
-        mixture(steps_per_epoch=-1).train_dataloader()
+    for steps in (-1, 0):
+        with pytest.raises(ValueError, match=f"steps_per_epoch is {steps}"):
+            mixture(steps_per_epoch=steps).train_dataloader()
+    with pytest.raises(ValueError, match="at least one split"):
+        TaskData({}, 2, image_size=8)
+    with pytest.raises(ValueError, match="image_size names no side for train"):
+        TaskData({"train": Pictures("detection")}, 2, image_size={})
+    with pytest.raises(ValueError, match="one positive std per channel"):
+        mixture(std=(1.0, 0.0, 1.0))
 
 
 def test_augmentation_is_a_function_of_epoch_and_index():

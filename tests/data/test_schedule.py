@@ -60,3 +60,9 @@ def test_lengths_of_an_epoch_and_of_a_step():
 def test_a_step_holds_at_least_one_pick():
     with pytest.raises(ValueError, match="tasks_per_step is 0"):
         schedule(mode="sampled", tasks_per_step=0)
+
+
+def test_alpha_is_a_share():
+    for alpha in (-1.0, 2.0, float("nan")):
+        with pytest.raises(ValueError, match=f"alpha is {alpha}; expected 0"):
+            schedule(mode="sampled", alpha=alpha)

@@ -16,14 +16,17 @@ from visionlab.data.arrays import ArrayImages
 from visionlab.data.samples import (
     KINDS,
     check_label,
+    check_limit,
+    class_names,
     decode,
     detection_sample,
     half_open,
+    label_map,
     need_file,
     need_samples,
     segmentation_sample,
 )
-from visionlab.data.segmentation import class_names, remap_table
+from visionlab.data.segmentation import remap_table
 from visionlab.npz_files import read_npz
 from visionlab.registry import suggest
 
@@ -76,11 +79,27 @@ class PackedArchive(Dataset):
         self._stored = self.classes
         if one_class:
             self.classes = ["object"]
+        self._check_rows()
         self._remap = remap_table(zero_is_ignored=False, ignore=ignore)
         if every < 1 or first < 0:
             raise ValueError(f"every is {every} and first {first}; expected at least 1 and 0")
-        self._rows = range(len(self._data["offset"]) - 1)[first::every][:limit]
+        self._rows = range(len(self._data["offset"]) - 1)[first::every][: check_limit(limit)]
         need_samples(len(self._rows), path)
+
+    def _check_rows(self) -> None:
+        count, labels = len(self._data["offset"]) - 1, self._data[_KEY[self.kind]]
+        if self.kind == "detection":
+            fits = labels.ndim == 2 and labels.shape[1] == 6
+            fits = fits and bool(np.isin(labels[:, 0], np.arange(count)).all())
+            wanted = f"(n, 6) with images 0 to {count - 1} in the first column"
+        else:
+            whole = np.issubdtype(labels.dtype, np.integer)
+            fits, wanted = whole and len(labels) == count, f"whole numbers, one for each of {count}"
+        if not fits:
+            raise ValueError(
+                f"'{_KEY[self.kind]}' of {self._path} is {labels.dtype} of shape {labels.shape}; "
+                f"expected {wanted}"
+            )
 
     def __len__(self) -> int:
         return len(self._rows)
@@ -96,8 +115,10 @@ class PackedArchive(Dataset):
             label = check_label(int(self._data["label"][index]), self.classes, source)
             return {"image": image, "label": label}
         if self.kind == "segmentation":
-            mask = self._remap[self._data["mask"][index]]
-            return segmentation_sample(image, mask, classes=self.classes, source=source)
+            mask = label_map(self._data["mask"][index], source)
+            return segmentation_sample(
+                image, self._remap[mask], classes=self.classes, source=source
+            )
         rows = self._data["boxes"]
         rows = rows[rows[:, 0] == index]
         boxes = half_open(rows[:, 2:]) if self._one_based else rows[:, 2:]

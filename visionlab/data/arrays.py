@@ -41,6 +41,8 @@ class ArrayImages(Dataset[Any]):
             )
         if labels.shape != (len(images),):
             raise ValueError(f"{len(images)} images, but labels have shape {labels.shape}")
+        if not np.array_equal(labels, np.nan_to_num(labels).astype(np.int64)):
+            raise ValueError(f"labels are {labels.dtype} with values that are no whole numbers")
         self.images = torch.from_numpy(np.array(_channels_first(images), order="C"))
         self.labels = torch.from_numpy(labels.astype(np.int64))
         self.transform = transform

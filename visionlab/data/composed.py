@@ -94,8 +94,15 @@ class ComposedItems(Dataset):
             if value not in known:
                 raise ValueError(f"no {what} '{value}'. {suggest(value, known)}")
         need_samples(length, f"a composed set of length {length}")
+        if len(item_size) != 2 or len(count) != 2 or not 1 <= count[0] <= count[1]:
+            raise ValueError(
+                f"item_size and count are smallest and largest, got {item_size} and {count}; a "
+                "picture has at least one item"
+            )
         if not 1 <= item_size[0] <= item_size[1] <= image_size:
             raise ValueError(f"item_size {tuple(item_size)} must rise and fit into {image_size} px")
+        if not 0 <= contrast <= 255:
+            raise ValueError(f"contrast is {contrast}; expected a brightness from 0 to 255")
         self.kind, self.split, self.length, self.seed = kind, split, length, seed
         self.image_size, self.item_size = image_size, tuple(item_size)
         self.count = (1, 1) if kind == "classification" else tuple(count)

@@ -49,8 +49,7 @@ class ImageData(L.LightningDataModule):
             raise ValueError(
                 f"datasets are {sorted(datasets)}; expected some of 'train', 'val', 'test'"
             )
-        if len(mean) != len(std) or min(std) <= 0:
-            raise ValueError(f"mean {list(mean)} and std {list(std)}: one positive std per channel")
+        check_spread(mean, std)
         self.datasets = dict(datasets)
         self.batch_size, self.num_workers = batch_size, num_workers
         self.unreadable_limit = unreadable_limit
@@ -99,6 +98,12 @@ class ImageData(L.LightningDataModule):
             ValueError: the images have another number of channels than mean and std.
         """
         return normalise(images, self.mean, self.std)
+
+
+def check_spread(mean: Sequence[float], std: Sequence[float]) -> None:
+    """Raise ValueError unless there is one positive ``std`` for each ``mean``."""
+    if not std or len(mean) != len(std) or not all(s > 0 for s in std):
+        raise ValueError(f"mean {list(mean)} and std {list(std)}: one positive std per channel")
 
 
 def normalise(images: Tensor, mean: Sequence[float], std: Sequence[float]) -> Tensor:

@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.nn import functional as F
 from torch.utils.data import Dataset
 
-from visionlab.data.images import IMAGENET_MEAN, IMAGENET_STD, normalise
+from visionlab.data.images import IMAGENET_MEAN, IMAGENET_STD, check_spread, normalise
 from visionlab.data.loading import KeyedLoader, rank_and_world
 from visionlab.data.randomness import keyed_randomness
 from visionlab.data.samples import IGNORE, need_samples
@@ -45,6 +45,8 @@ class TaskData:
         image_size: int | dict[str, int],
         transforms: Mapping[str, Callable[[Any], Any]] | None = None,
     ) -> None:
+        if not datasets:
+            raise ValueError("a task needs at least one split in 'datasets', got none")
         sides = {} if isinstance(image_size, int) else image_size
         for given in (datasets, transforms or {}, sides):
             for name in given:
@@ -52,7 +54,7 @@ class TaskData:
                     raise ValueError(f"no split '{name}'. {suggest(name, _SPLITS)}")
         if batch_size < 1:
             raise ValueError(f"batch_size is {batch_size}; expected at least 1")
-        if missing := [n for n in datasets if sides and n not in sides]:
+        if missing := [n for n in datasets if n not in sides and not isinstance(image_size, int)]:
             raise ValueError(f"image_size names no side for {', '.join(missing)}")
         for name, dataset in datasets.items():
             need_samples(len(dataset), f"the split '{name}'")  # type: ignore[arg-type]
@@ -143,6 +145,7 @@ class TaskMixture(L.LightningDataModule):
             raise ValueError("a mixture needs at least one task in 'datasets', got none")
         if schedule not in ("joint", "sampled"):
             raise ValueError(f"no schedule '{schedule}'. {suggest(schedule, ('joint', 'sampled'))}")
+        check_spread(mean, std)
         self.datasets = dict(datasets)
         self.schedule, self.alpha, self.tasks_per_step = schedule, alpha, tasks_per_step
         self.spread, self.num_workers = spread, num_workers
@@ -171,7 +174,11 @@ class TaskMixture(L.LightningDataModule):
         trainer = self.trainer
         return StepLoader(
             StepSet(self.datasets, schedule, spread=self.spread),
-            steps_per_epoch=self.steps_per_epoch or schedule.steps_of_an_epoch(),
+            steps_per_epoch=(
+                schedule.steps_of_an_epoch()
+                if self.steps_per_epoch is None
+                else self.steps_per_epoch
+            ),
             first_step=(lambda: trainer.global_step) if trainer is not None else (lambda: 0),
             images_per_step=schedule.images_per_step(rank_and_world()[1]),
             num_workers=self.num_workers,

@@ -77,7 +77,7 @@ def need_file(path: str | Path, what: str) -> Path:
 
 def need_samples(count: int, source: str | Path) -> None:
     """Raise when a data set is empty."""
-    if not count:
+    if count < 1:
         raise ValueError(f"{source} holds no sample; check the path, the split and the file names")
 
 
@@ -217,6 +217,19 @@ def _check_inside(boxes: Tensor, width: int, height: int, source: str) -> None:
         )
 
 
+def label_map(stored: Any, source: str) -> np.ndarray:
+    """``stored`` as uint8, if that changes no value."""
+    stored = np.asarray(stored)
+    with np.errstate(invalid="ignore"):  # not-a-number is told below
+        labels = stored.astype(np.uint8)
+    if not np.array_equal(stored, labels):
+        raise ValueError(
+            f"{source} holds values from {stored.min()} to {stored.max()} as {stored.dtype}; a "
+            "label map holds whole numbers from 0 to 255"
+        )
+    return labels
+
+
 def segmentation_sample(
     image: Tensor, mask: Any, *, classes: Sequence[str], source: str
 ) -> dict[str, Any]:
@@ -231,14 +244,7 @@ def segmentation_sample(
     Raises:
         ValueError: the mask has another size than the image, or a label outside the classes.
     """
-    stored = np.asarray(mask)
-    with np.errstate(invalid="ignore"):  # not-a-number is told below
-        labels = torch.as_tensor(stored.astype(np.uint8))
-    if stored.size and not np.array_equal(stored, labels.numpy()):
-        raise ValueError(
-            f"{source} holds values from {stored.min()} to {stored.max()} as {stored.dtype}; a "
-            "label map holds whole numbers from 0 to 255"
-        )
+    labels = torch.as_tensor(label_map(mask, source))
     if labels.shape != image.shape[-2:]:
         raise ValueError(
             f"{source}: the mask is {tuple(labels.shape)}, the image {tuple(image.shape[-2:])} "

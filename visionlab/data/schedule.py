@@ -44,6 +44,8 @@ class StepSchedule:
     ) -> None:
         if tasks_per_step < 1:
             raise ValueError(f"tasks_per_step is {tasks_per_step}; expected at least 1")
+        if not 0 <= alpha <= 1:
+            raise ValueError(f"alpha is {alpha}; expected 0 (uniform) to 1 (proportional)")
         self.tasks = list(lengths)
         self.lengths, self.batch_sizes = dict(lengths), dict(batch_sizes)
         self.seed, self.mode = seed, mode
