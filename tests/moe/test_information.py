@@ -5,9 +5,9 @@ import math
 import pytest
 import torch
 import torch.distributed as dist
-import torch.multiprocessing as mp
 
 from tests.moe.routing_fixture import TASKS, E, routing_of, task_logits
+from tests.ranks import on_ranks
 from visionlab.moe import MutualInformation, mutual_information, z_loss
 
 
@@ -108,8 +108,8 @@ def test_bad_input() -> None:
         MutualInformation([E], TASKS, decay=1.0)
 
 
-def _two_ranks(rank: int, store: str, out: str) -> None:
-    dist.init_process_group("gloo", init_method=f"file://{store}", rank=rank, world_size=2)
+def _two_ranks(rank: int, out: str) -> None:
+    dist.init_process_group("gloo")
     logits = task_logits(16)
     loss = MutualInformation([E], TASKS).double()
     # rank 0: 10 tokens of cls; rank 1: the other 6 tokens of cls, then seg alone on rank 1
@@ -129,7 +129,7 @@ def _two_ranks(rank: int, store: str, out: str) -> None:
 
 
 def test_two_ranks_equal_one(tmp_path: pytest.TempPathFactory) -> None:
-    mp.spawn(_two_ranks, (f"{tmp_path}/store", f"{tmp_path}/out"), nprocs=2)
+    on_ranks(_two_ranks, f"{tmp_path}/out")
     got = torch.load(f"{tmp_path}/out", weights_only=True)
     logits = task_logits(16)
     loss = MutualInformation([E], TASKS).double()

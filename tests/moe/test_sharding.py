@@ -6,10 +6,10 @@ import pytest
 import timm
 import torch
 import torch.distributed as dist
-import torch.multiprocessing as mp
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import fully_shard
 
+from tests.ranks import on_ranks
 from visionlab.moe import MoEVisionTransformer, insert_moe
 
 
@@ -29,7 +29,7 @@ def make() -> MoEVisionTransformer:
 
 
 def _rank(rank: int, folder: str) -> None:
-    dist.init_process_group("gloo", init_method=f"file://{folder}/store", rank=rank, world_size=2)
+    dist.init_process_group("gloo")
     mesh, model = init_device_mesh("cpu", (2,)), make()
     for block in model.blocks:
         fully_shard(block, mesh=mesh)
@@ -45,7 +45,7 @@ def _rank(rank: int, folder: str) -> None:
 
 @pytest.mark.slow
 def test_fsdp2_on_two_processes_equals_one(tmp_path: Path) -> None:
-    mp.spawn(_rank, (str(tmp_path),), nprocs=2)
+    on_ranks(_rank, str(tmp_path))
     out = torch.load(tmp_path / "out", weights_only=True)
     assert out["local"]["vit.blocks.1.mlp.experts.0.w1"] == (2, 64, 32)  # 2 of 4 experts
     model = make()

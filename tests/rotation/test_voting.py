@@ -3,7 +3,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tests.ranks import on_ranks
 from visionlab.rotation.baselines import published, published_points
+from visionlab.rotation.estimator import RotationEstimator
 from visionlab.rotation.lines import Grid, lines_from_plane
 from visionlab.rotation.scenes import make_scene
 from visionlab.rotation.voting import quantise_weights, vote
@@ -169,3 +171,19 @@ def test_published_rule_on_a_thousand_flows():
         lines = lines_from_plane(*plane, grid=grid, geometry="linear")
         cell, _ = vote(lines, bins=grid.bins, search="full")
         np.testing.assert_allclose(grid.rotvec(cell, "linear"), expected, atol=1e-12)
+
+
+def batch_of_flows(rank: int) -> int:
+    import torch
+
+    scene = make_scene("S0", 0)
+    RotationEstimator(scene.camera, num_threads=2).batch(np.stack([scene.flow] * 2))
+    return torch.get_num_threads()
+
+
+@pytest.mark.slow
+def test_the_threads_of_torch_stay_as_they_are() -> None:
+    """Numba's, when they start, set OpenMP's number, by which torch's small steps got ten times
+    slower in processes that had been given one thread.
+    """
+    assert on_ranks(batch_of_flows, ranks=1) == [1]

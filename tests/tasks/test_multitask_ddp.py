@@ -1,6 +1,5 @@
 """Two processes (gloo, CPU) end with the weights of one process on the same global batches."""
 
-import os
 import sys
 import warnings
 from pathlib import Path
@@ -11,7 +10,7 @@ import torch
 sys.path.insert(0, str(Path(__file__).parent))
 from multitask_fixture import config, write_archives
 
-from tests.ranks import at_store, open_stores
+from tests.ranks import on_ranks
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 
@@ -55,11 +54,8 @@ def train(folder: Path, scenario: str, *, ranks: int, weights: str | None) -> di
     return {k: v.clone() for k, v in task.state_dict().items()}
 
 
-def rank_main(rank: int, folder: str, port: int) -> None:
+def train_all(rank: int, folder: str) -> None:
     """One of two ranks, as a launcher would start it."""
-    torch.set_num_threads(1)
-    os.environ |= {"LOCAL_RANK": str(rank), "RANK": str(rank), "NODE_RANK": "0"}
-    os.environ |= {"WORLD_SIZE": "2"} | at_store(port)
     for scenario, weights in (("split", None), ("split", "uncertainty"), ("dealt", None)):
         state = train(Path(folder), scenario, ranks=2, weights=weights)
         torch.save(state, Path(folder) / f"{scenario}_{weights}_{rank}.pt")
@@ -69,8 +65,7 @@ def rank_main(rank: int, folder: str, port: int) -> None:
 def two_ranks(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("ddp")
     write_archives(folder)
-    (store,) = open_stores(1)
-    torch.multiprocessing.spawn(rank_main, (str(folder), store.port), nprocs=2)
+    on_ranks(train_all, str(folder))
     return folder
 
 

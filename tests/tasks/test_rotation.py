@@ -1,14 +1,13 @@
 """A folder of sequences through ``Trainer.predict``, from a config."""
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
 
+from tests.ranks import on_ranks
 from visionlab import config as configs
 from visionlab.rotation import so3
 from visionlab.rotation.camera import Camera
@@ -90,34 +89,30 @@ def test_a_plain_video_needs_a_camera(sequences, tmp_path) -> None:
     assert (result["frames"], result["errors"]) == (5, [])
 
 
-TWO_RANKS = """
-import sys, warnings
-warnings.simplefilter("ignore")
-from pathlib import Path
-from visionlab import config as configs
-from visionlab.tasks import training
+@pytest.mark.parametrize("name", ["folder", "buss", "euroc", "kitti", "raft"])
+def test_configs_build_their_task(name, tmp_path) -> None:
+    weights = tmp_path / "w.pth"
+    weights.write_bytes(b"read at the first frame only")
+    override = [f"task.flow.weights={weights}"] if name == "raft" else []
+    made = configs.read(ROOT / f"configs/rotation/{name}.yaml", override)
+    task = configs.build(made["task"], key="task")
+    assert isinstance(task, Rotation)
+    estimator = task.estimator(Camera.from_fov(60, 480, 270))
+    assert len(estimator.voting_points) == 576
+    assert task.estimator.refine == ("joint" if name in ("buss", "kitti") else None)
 
-if __name__ == "__main__":
-    made = configs.read(sys.argv[1], [
-        f"data.root={sys.argv[2]}", f"output={sys.argv[3]}", "trainer.accelerator=cpu",
-        "trainer.enable_progress_bar=false", "trainer.devices=2", "trainer.strategy=ddp"])
-    training.run(made)
-"""
+
+def on_two(rank: int, sequences: Path, output: Path) -> None:
+    from visionlab.tasks import training
+
+    made = config(sequences, devices=2, strategy="ddp")
+    training.run({**made, "output": str(output)})
 
 
 @pytest.mark.slow
 def test_two_ranks_share_the_sequences(sequences, tmp_path) -> None:
-    script = tmp_path / "two.py"
-    script.write_text(TWO_RANKS)
     output = tmp_path / "run"
-    done = subprocess.run(
-        [sys.executable, script, ROOT / "configs/rotation/folder.yaml", sequences, output],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        timeout=250,
-    )
-    assert done.returncode == 0, done.stderr[-2000:]
+    on_ranks(on_two, sequences, output)
     found = sorted(p.parent.name for p in output.glob("*/errors.json"))
     assert found == ["a_second", "b_first", "flows"]
     table = json.loads((output / "results.json").read_text())[RotationErrors.title]

@@ -1,8 +1,5 @@
 import json
-import os
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -11,6 +8,8 @@ import torch
 import yaml
 
 import visionlab
+from tests.faults import child
+from tests.forks import nursery
 from tests.held import held
 from visionlab import checkpoint
 from visionlab.checkpoint import CheckpointError
@@ -18,7 +17,6 @@ from visionlab.tasks import training
 from visionlab.tasks.curves import read_curves
 from visionlab.tasks.masked_pretraining import MaskedPretraining
 
-TRAIN = Path(__file__).resolve().parents[2] / "tools" / "train.py"
 # Lightning's own
 pytestmark = pytest.mark.filterwarnings(
     "ignore::UserWarning", "ignore::FutureWarning", "ignore::DeprecationWarning"
@@ -94,27 +92,33 @@ def test_a_finished_run_resumes_to_nothing_but_its_evaluations(tiny_config, whol
 @pytest.mark.timeout(600)
 @pytest.mark.parametrize("rows", [4, 11])
 def test_killed_process_resumes_bit_equal(tiny_config, images, tmp_path, rows):
-    """SIGKILL at an arbitrary moment of a real process, then to the end; all with one thread."""
-    path, hold = tmp_path / "config.yaml", tmp_path / "hold"
+    """SIGKILL at an arbitrary moment of a process, then to the end; all with one thread."""
+    path, hold, log = (tmp_path / n for n in ("config.yaml", "hold", "log.txt"))
     tiny_config["data"]["datasets"]["train"] = held(images, hold, 14)  # of 15
     path.write_text(yaml.safe_dump(tiny_config))
     hold.touch()
     metrics = Path(tiny_config["output"]) / "metrics.csv"
-    command = [sys.executable, str(TRAIN), "--trust-code", str(path)]
-    root = str(Path(__file__).resolve().parents[2])
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": root}
-    process = subprocess.Popen(command, stderr=subprocess.DEVNULL, env=environment)
-    while process.poll() is None:
+    context = nursery()
+
+    def start(*changes):
+        arguments = ["--trust-code", str(path), *changes]
+        process = context.Process(target=child.main, args=(str(log), arguments, ()))
+        process.start()
+        return process
+
+    process = start()
+    while process.is_alive():
         if metrics.exists() and len(metrics.read_text().splitlines()) > rows:
-            process.send_signal(signal.SIGKILL)
+            process.kill()
             break
         time.sleep(0.002)
-    assert process.wait() == -signal.SIGKILL
+    process.join()
+    assert process.exitcode == -signal.SIGKILL, log.read_text()
     hold.unlink()
-    for arguments in ([], [f"output={tmp_path / 'whole'}"]):
-        done = subprocess.run([*command, *arguments], capture_output=True, text=True,
-                              env=environment, check=False)  # fmt: skip
-        assert done.returncode == 0, done.stderr
+    for changes in ([], [f"output={tmp_path / 'whole'}"]):
+        process = start(*changes)
+        process.join()
+        assert process.exitcode == 0, log.read_text()
     assert curve(tiny_config["output"]) == curve(tmp_path / "whole")
 
 

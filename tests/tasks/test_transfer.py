@@ -3,7 +3,6 @@
 import copy
 import json
 import re
-import subprocess
 import sys
 from pathlib import Path
 
@@ -166,15 +165,14 @@ def test_untrained_encoders_of_two_architectures(folder, tmp_path):
 
 @pytest.mark.slow
 @pytest.mark.timeout(900)
-def test_runs_on_two_ranks_and_one_table(folder, tmp_path):
-    tool = Path(__file__).resolve().parents[2] / "tools" / "evaluate.py"
-    command = [sys.executable, str(tool), "transfer", str(folder / "green_0" / "last.ckpt"),
-               "--config", f"CLS={folder / 'cls.yaml'}", "--output", str(tmp_path / "out"),
-               "--set", "trainer.devices=2", "trainer.strategy=ddp"]  # fmt: skip
-    done = subprocess.run(command, capture_output=True, text=True, timeout=800, check=False)
-    assert done.returncode == 0, done.stderr
-    assert done.stdout.count("Transfer, val split") == 1
-    assert "2 x cpu" in done.stderr
+def test_runs_on_two_ranks_and_one_table(folder, tmp_path, capfd):
+    arguments = ["transfer", str(folder / "green_0" / "last.ckpt"),
+                 "--config", f"CLS={folder / 'cls.yaml'}", "--output", str(tmp_path / "out"),
+                 "--set", "trainer.devices=2", "trainer.strategy=ddp"]  # fmt: skip
+    assert main(arguments) == 0
+    said = capfd.readouterr()  # of the run's processes, too
+    assert said.out.count("Transfer, val split") == 1
+    assert "2 x cpu" in said.err
     rows = json.loads((tmp_path / "out" / "results.json").read_text())["runs"]
     assert "top1" in {r["figure"] for r in rows}
 
