@@ -7,7 +7,6 @@ from pathlib import Path
 import pytest
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
-# warm compiled loops of earlier runs are welcome, but never in the source tree
 ROOT = Path(__file__).resolve().parents[1]
 
 
@@ -25,6 +24,9 @@ def shared_data() -> Callable[[str], Path]:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    # files with slow tests first: one that starts last would keep the other processes waiting
+    slow = {item.path for item in items if item.get_closest_marker("slow")}
+    items.sort(key=lambda item: item.path not in slow)
     if not any(item.get_closest_marker("gpu") for item in items):
         return
     import torch

@@ -51,10 +51,9 @@ def test(python: Path, rest: list[str]) -> int:
     for check in (["ruff", "format", "--check"], ["ruff", "check"], ["mypy"]):
         if status := run([python, "-m", *check]):
             return status
-    # one process more than cores, since many tests wait for others of their own; a file stays in
-    # one process: its fixtures are made once
-    processes = min((os.cpu_count() or 1) + 1, 8)
-    return run([python, "-m", "pytest", "-q", "-n", processes, "--dist", "loadfile"])
+    # a file stays in one process, which makes its fixtures once; tests/conftest.py orders the files
+    spread = ["-n", min(os.cpu_count() or 1, 8), "--dist", "loadfile", "--no-loadscope-reorder"]
+    return run([python, "-m", "pytest", "-q", *spread])
 
 
 def find_python(here: bool) -> Path:
