@@ -3,6 +3,7 @@
 import logging
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -140,29 +141,42 @@ def read_flow(path: str | Path) -> NDArray[np.float32]:
     """Flow (H, W, 2) in px from ``.npy``, ``.pt`` (a tensor) or Middlebury ``.flo``.
 
     Raises:
-        ValueError: another suffix, or no array of two components.
+        FileNotFoundError: no such file.
+        ValueError: another suffix, a damaged file, or no array of two components.
     """
     file = Path(path)
-    if file.suffix == ".npy":
-        flow = np.load(file)
-    elif file.suffix == ".pt":
-        import torch
-
-        flow = torch.load(file, map_location="cpu", weights_only=True).float().numpy()
-    elif file.suffix == ".flo":
-        import cv2
-
-        flow = cv2.readOpticalFlow(str(file))
-    else:
+    if file.suffix not in _FLOW_SUFFIXES:
         raise ValueError(
             f"cannot read a flow of {file.name}: {suggest(file.suffix, _FLOW_SUFFIXES)}"
         )
+    try:
+        flow = _load_flow(file)
+    except FileNotFoundError:
+        raise
+    except Exception as error:  # whatever the headers of a damaged file lead to
+        first = (str(error).splitlines() or [type(error).__name__])[0]
+        raise ValueError(f"{file} is no readable flow: {first}") from error
     flow = np.squeeze(flow)
     if flow.ndim == 3 and flow.shape[0] == 2 and flow.shape[2] != 2:
         flow = np.moveaxis(flow, 0, -1)
     if flow.ndim != 3 or flow.shape[2] != 2:
         raise ValueError(f"{file} holds an array of shape {flow.shape}, expected a flow (H, W, 2)")
     return np.ascontiguousarray(flow, np.float32)
+
+
+def _load_flow(file: Path) -> NDArray[Any]:
+    if file.suffix == ".npy":
+        with file.open("rb") as opened:
+            return np.lib.format.read_array(opened, allow_pickle=False)
+    if file.suffix == ".pt":
+        import torch
+
+        return torch.load(file, map_location="cpu", weights_only=True).float().numpy()
+    import cv2
+
+    if not file.is_file():
+        raise FileNotFoundError(f"no flow {file}")
+    return np.asarray(cv2.readOpticalFlow(str(file)))
 
 
 _FLOW_SUFFIXES = (".npy", ".pt", ".flo")
