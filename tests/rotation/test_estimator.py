@@ -1,3 +1,5 @@
+"""The estimator end to end: every camera, every refinement, every verdict."""
+
 import subprocess
 import sys
 
@@ -196,17 +198,6 @@ def test_presets():
         RotationEstimator.preset("fats", scene.camera)
 
 
-def test_inverse_and_conventions():
-    scene = make_scene("S4", 1, seed=31)
-    estimate = RotationEstimator(scene.camera, refine="joint")(scene.flow)
-    back = estimate.inverse()
-    np.testing.assert_allclose(back.matrix @ estimate.matrix, np.eye(3), atol=1e-14)
-    np.testing.assert_allclose(back.inverse().heading, estimate.heading, atol=1e-12)
-    np.testing.assert_allclose(back.inverse().covariance, estimate.covariance, atol=1e-15)
-    np.testing.assert_array_equal(estimate.to("points"), -estimate.rotvec)
-    np.testing.assert_allclose(so3.rotvec_from_quaternion(estimate.quaternion), estimate.rotvec)
-
-
 def test_no_flips_of_180_degrees():
     for index in range(30):
         scene = make_scene(f"S{index % 6}", index, seed=99)
@@ -255,87 +246,6 @@ def test_bad_settings(options, message):
 def test_settings_of_a_wrong_type(camera, options, message):
     with pytest.raises(TypeError, match=message):
         RotationEstimator(camera, **options)
-
-
-GOOD = np.zeros((180, 320, 2))
-HOLE = GOOD.copy()
-HOLE[3, 4, 0] = np.nan
-
-
-@pytest.mark.parametrize(
-    ("arguments", "options", "error", "message"),
-    [
-        (
-            (GOOD[:90],),
-            {},
-            ValueError,
-            r"flow is 320x90 px but the camera 320x180; use camera.scaled",
-        ),
-        ((GOOD[..., :1],), {}, ValueError, r"shape \(height, width, 2\), got \(180, 320, 1\)"),
-        (
-            (np.moveaxis(GOOD, -1, 0),),
-            {},
-            ValueError,
-            r"got \(2, 180, 320\); move the channels last",
-        ),
-        ((GOOD.astype(int),), {}, TypeError, r"floating point px, got int64"),
-        (([1, 2],), {}, TypeError, r"floating point px, got list"),
-        ((HOLE,), {}, ValueError, r"flow holds 1 non-finite vectors of 57600 in use; mask them"),
-        ((np.full_like(GOOD, np.inf),), {}, ValueError, r"non-finite vectors"),
-        (
-            (GOOD, np.zeros((180, 320))),
-            {},
-            ValueError,
-            r"the mask hides all 57600 vectors; nonzero marks",
-        ),
-        (
-            (GOOD, np.ones((90, 320))),
-            {},
-            ValueError,
-            r"mask must have shape \(180, 320\), got \(90, 320\)",
-        ),
-        (
-            (GOOD,),
-            {"weights": -np.ones((180, 320))},
-            ValueError,
-            r"weights must be finite and not negative",
-        ),
-        ((GOOD,), {"weights": np.zeros((180, 320))}, ValueError, r"all weights are 0"),
-        (
-            (GOOD,),
-            {"weights": np.ones(3)},
-            ValueError,
-            r"weights must have shape \(180, 320\), got \(3,\)",
-        ),
-        (
-            (GOOD,),
-            {"prior": [1, 2]},
-            ValueError,
-            r"prior must be a RotationEstimate or a finite rotation",
-        ),
-    ],
-)
-def test_bad_flow(arguments, options, error, message):
-    with pytest.raises(error, match=message):
-        RotationEstimator(CAMERA)(*arguments, **options)
-
-
-def test_nan_under_the_mask_is_fine():
-    mask = np.ones((180, 320), bool)
-    mask[3, 4] = False
-    assert RotationEstimator(CAMERA)(HOLE, mask).status is Status.DEGENERATE
-
-
-def test_bad_tracks_and_batches():
-    estimator = RotationEstimator(CAMERA)
-    with pytest.raises(ValueError, match=r"same shape \(N, 2\) in px, got \(4, 2\) and \(5, 2\)"):
-        estimator.from_points(np.zeros((4, 2)), np.zeros((5, 2)))
-    with pytest.raises(ValueError, match="infinite positions; mark lost tracks by NaN"):
-        estimator.from_points(np.full((4, 2), np.inf), np.zeros((4, 2)))
-    with pytest.raises(ValueError, match=r"\(frames, height, width, 2\), got \(180, 320, 2\)"):
-        estimator.batch(GOOD)
-    with pytest.raises(ValueError, match="2 flows but 3 masks; give one per flow"):
-        estimator.batch(np.stack([GOOD, GOOD]), np.ones((3, 180, 320)))
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="a GPU is there")
