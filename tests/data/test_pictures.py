@@ -70,6 +70,8 @@ def test_crops_depend_on_the_seed_alone(folder: Path) -> None:
     assert not torch.equal(crops, cut_crops(pictures, 16, per_picture=2, seed=4))
     with pytest.raises(ValueError, match="picture 0 is 20x24, smaller than the crop of 32"):
         cut_crops(pictures, 32)
+    with pytest.raises(ValueError, match="crops of 8 px, 0 from each of"):
+        cut_crops(pictures, 8, per_picture=0)
 
 
 def test_messages(tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from tests.proximal.closed_form import QuadraticProx
-from tests.tasks.restoration_fixture import SIZE, parse, save_network, smooth
+from tests.tasks.restoration_fixture import SIZE, parse, save_network, save_vectors, smooth
 from visionlab.proximal import LearnedProximalNetwork
 from visionlab.tasks import restoration
 from visionlab.tasks.restoration_problems import learned_methods, make_problem, psnr
@@ -93,6 +93,10 @@ def test_restore_command_writes_table_panel_and_curves(
 def test_restore_messages(saved: Path, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="must not be chosen on the pictures that are scored"):
         restoration.run(parse(restoration, str(saved), "--test", "x", "--validation", "x"))
+    with pytest.raises(ValueError, match=r"no solver 'admmm'. Did you mean 'admm'"):
+        restoration.run(parse(restoration, str(saved), "--solvers", "admmm"))
+    with pytest.raises(ValueError, match="holds a network of vectors or signals; 'restore' needs"):
+        restoration.run(parse(restoration, str(save_vectors(tmp_path))))
     with pytest.raises(FileNotFoundError, match="no checkpoint at"):
         restoration.load_prox(tmp_path / "gone.ckpt")
     with pytest.raises(ValueError, match="does not say what noise it was trained on"):

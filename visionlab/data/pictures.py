@@ -89,8 +89,13 @@ def cut_crops(
     """Square crops at random places that depend on the seed alone: ``(N, C, size, size)``.
 
     Raises:
-        ValueError: a picture smaller than the crop.
+        ValueError: a picture smaller than the crop, or no crop at all.
     """
+    if size < 1 or per_picture < 1 or not pictures:
+        raise ValueError(
+            f"crops of {size} px, {per_picture} from each of {len(pictures)} pictures: expected "
+            "at least 1 of each"
+        )
     generator = torch.Generator().manual_seed(seed)
     crops = []
     for i, picture in enumerate(pictures):

@@ -5,6 +5,14 @@ from pathlib import Path
 
 from visionlab.tasks.trust import add_trust_code
 
+# by number of spatial axes
+_SIZES = {0: [""], 1: ["37", "64"], 2: ["37x53", "64x64"]}
+_KIND = {
+    0: "this network takes vectors of one length, leave --sizes out",
+    1: "a size is the length of a signal, such as 37",
+    2: "a size is HxW in pixels, such as 37x53",
+}
+
 
 def add_arguments(parser: ArgumentParser) -> None:
     """Arguments of ``tools/evaluate.py certify``."""
@@ -13,8 +21,9 @@ def add_arguments(parser: ArgumentParser) -> None:
     parser.add_argument("--images", metavar="SOURCE",
                         help="pictures to probe at: a folder, an .npz archive, scikit-image or "
                              "scikit-learn (default: noise)")  # fmt: skip
-    parser.add_argument("--sizes", nargs="+", default=["37x53", "64x64"], metavar="HxW",
-                        help="image sizes to probe (default: 37x53 64x64)")  # fmt: skip
+    parser.add_argument("--sizes", nargs="+", default=[], metavar="HxW",
+                        help="image sizes to probe (default: 37x53 64x64), or lengths of signals "
+                             "(default: 37 64); vectors have one size")  # fmt: skip
     parser.add_argument("--levels", nargs="+", type=float, default=[],
                         help="noise levels of a conditioned network (default: ends of its "
                              "range)")  # fmt: skip
@@ -36,9 +45,9 @@ def run(args: Namespace) -> int:
         levels = args.levels or list(net.noise_range)
         maps = [(f", noise level {s:g}", net.at(s)) for s in levels]
     failed = 0
-    for height, width in map(_size, args.sizes):
+    for size in _sizes(args.sizes, net.backbone.dim):  # type: ignore[union-attr,arg-type]
         generator = torch.Generator().manual_seed(args.seed)
-        points = _points(args, net, height, width, generator)
+        points = _points(args, net, size, generator)
         for label, f in maps:
             certificate = certify(f, points, generator=generator)
             print(f"{tuple(points.shape)} in float64{label}\n{certificate}\n", flush=True)
@@ -47,27 +56,37 @@ def run(args: Namespace) -> int:
     return int(failed > 0)
 
 
-def _size(text: str) -> tuple[int, int]:
-    parts = text.lower().split("x")
-    if len(parts) != 2 or not all(p.isdigit() and int(p) > 0 for p in parts):
-        raise ValueError(f"a size is HxW in pixels, such as 37x53; got '{text}'")
-    return int(parts[0]), int(parts[1])
+def _sizes(texts: list[str], dim: int) -> list[tuple[int, ...]]:
+    """Spatial sizes to probe a network of ``dim`` spatial axes at."""
+    return [_size(text, dim) for text in texts or _SIZES[dim]]
 
 
-def _points(args: Namespace, net, height: int, width: int, generator):  # type: ignore[no-untyped-def]
-    """Points (samples, C, H, W) in float64: crops of pictures, or noise around mid-gray."""
+def _size(text: str, dim: int) -> tuple[int, ...]:
+    parts = text.lower().split("x") if text else []
+    if len(parts) != dim or not all(p.isdigit() and int(p) > 0 for p in parts):
+        raise ValueError(f"{_KIND[dim]}; got '{text}'")
+    return tuple(int(p) for p in parts)
+
+
+def _points(args: Namespace, net, size: tuple[int, ...], generator):  # type: ignore[no-untyped-def]
+    """Points (samples, C, *size) in float64: crops of pictures, or noise around mid-gray."""
     import torch
 
     from visionlab.data.pictures import cut_crops, read_pictures
     from visionlab.tasks.restoration import channels_of
 
+    if args.samples < 1:
+        raise ValueError(f"--samples is at least 1, got {args.samples}")
     channels = channels_of(net)
-    shape = (args.samples, channels, height, width)
+    shape = (args.samples, channels, *size)
     noise = torch.randn(shape, generator=generator, dtype=torch.float64)
     if args.images is None:
         return 0.5 + 0.25 * noise
+    if len(size) != 2:
+        raise ValueError("--images are for networks of images; leave it out to probe at noise")
+    height, width = size
     pictures = read_pictures(args.images, channels=channels)
-    size = max(height, width)
-    crops = cut_crops(pictures, size, per_picture=-(-args.samples // len(pictures)), seed=args.seed)
+    side = max(height, width)
+    crops = cut_crops(pictures, side, per_picture=-(-args.samples // len(pictures)), seed=args.seed)
     level = net.noise_level or (net.noise_range or (0.1,))[-1]
     return crops[: args.samples, :, :height, :width].double() + level * noise

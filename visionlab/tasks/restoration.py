@@ -229,10 +229,16 @@ def add_arguments(parser: ArgumentParser) -> None:
 
 def run(args: Namespace) -> None:
     """Print the table, write it with its pictures."""
-    from visionlab.tasks.restoration_problems import make_problem
+    from visionlab.registry import suggest
+    from visionlab.tasks.restoration_problems import SOLVERS, make_problem
     from visionlab.tasks.tables import format_table
 
     net = load_prox(args.checkpoint, trust_code=args.trust_code).to(args.device)
+    if net.backbone.dim != 2:  # type: ignore[union-attr]
+        raise ValueError(f"{args.checkpoint} holds a network of vectors or signals; 'restore' "
+                         "needs one of images, 'certify' and 'prior' take both")  # fmt: skip
+    if unknown := [s for s in args.solvers if s not in SOLVERS]:
+        raise ValueError(f"no solver '{unknown[0]}'. {suggest(unknown[0], SOLVERS)}")
     validation, test = (t.to(args.device) for t in _pictures(args, net))
     output = args.output or args.checkpoint.parent / "restore"
     output.mkdir(parents=True, exist_ok=True)
