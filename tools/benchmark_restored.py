@@ -66,6 +66,30 @@ def problem_figure(title: str, rows: list[Row]) -> Figure:
     return Figure(f"{title}: {PROBLEMS[rows[0]['problem']][0]} ({solver})", values, claims=claims)
 
 
+def denoising(runs: list[list[str]], note: str) -> FigureTable:
+    """Denoising beside TV; ``runs`` holds title, folder and the least PSNR that is claimed."""
+    figures = []
+    for title, folder, least in runs:
+        rows = [r for r in read(Path(folder) / "restoration.csv") if r["problem"] == "denoise"]
+        tv = next(float(r["PSNR"]) for r in rows if r["method"] == "TV")
+        for r in rows:
+            values = {"db": float(r["PSNR"]), "ssim": float(r["SSIM"])}
+            claims = []
+            if r["method"].startswith("network"):
+                values["over_tv"] = round(values["db"] - tv, 2)
+                claims = [at_least("db", float(least)), at_least("over_tv", 0)]
+            figures.append(Figure(f"{title}: {r['method']}", values, claims=claims))
+    return measured(
+        "proximal.photos",
+        "Photographs, noise .1, 36 Kodak crops of 128 px",
+        head="method",
+        columns=[Column("PSNR, dB", "{db:.2f}"), Column("SSIM", "{ssim:.3f}")],
+        figures=figures,
+        source="run folder",
+        note=note,
+    )
+
+
 def long_runs(runs: list[list[str]], note: str) -> FigureTable:
     """Guaranteed solvers run on: the converged answer beside the best iterate and the start."""
     figures = []
@@ -116,13 +140,18 @@ def main() -> None:
     )
     pair = {"nargs": 2, "action": "append", "metavar": ("TITLE", "FOLDER"), "default": []}
     parser.add_argument("--run", help="what the pictures are, and where the tables lie", **pair)
+    parser.add_argument("--denoised", nargs=3, action="append", default=[],
+                        metavar=("TITLE", "FOLDER", "DB"), help="and the least PSNR")  # fmt: skip
     parser.add_argument("--long-run", help="likewise, where --long was given", **pair)
     parser.add_argument("--note", default="", help="below the table of restorations")
+    parser.add_argument("--denoised-note", default="", help="below the table of denoising")
     parser.add_argument("--long-note", default="", help="below the table of long runs")
     args = parser.parse_args()
     tables = []
     if args.run:
         tables.append(restoration(args.run, args.note))
+    if args.denoised:
+        tables.append(denoising(args.denoised, args.denoised_note))
     if args.long_run:
         tables.append(long_runs(args.long_run, args.long_note))
     for table in tables:
