@@ -6,7 +6,6 @@ import torch.nn.functional as F
 from torch import nn
 
 from visionlab.moe import MoELayer
-from visionlab.moe.dispatch import make_plan
 
 
 def by_definition(layer: MoELayer, x: torch.Tensor, task: str) -> torch.Tensor:
@@ -155,14 +154,6 @@ def test_fresh_layer_has_the_output_scale_of_the_dense_mlp() -> None:
     for p in dense.parameters():
         nn.init.trunc_normal_(p, std=0.02) if p.ndim == 2 else nn.init.zeros_(p)
     assert layer(x).output.std().item() == pytest.approx(dense(x).std().item(), rel=0.1)
-
-
-def test_plan_sorts_by_expert_and_inverts() -> None:
-    experts = torch.tensor([[2, 0], [0, 1], [2, 1]])
-    plan = make_plan(experts, 4)
-    assert plan.order.tolist() == [1, 2, 3, 5, 0, 4]
-    assert plan.offsets.tolist() == [2, 4, 6, 6]
-    assert plan.order[plan.position.flatten()].tolist() == list(range(6))
 
 
 def test_state_dict_round_trip_and_plain_layout() -> None:
