@@ -10,11 +10,9 @@ from typing import Any
 
 from tests.forks import nursery
 
-_MEETINGS = 32
-
 
 def new_meeting() -> None:
-    """To be called before each further process group: a store serves one."""
+    """To be called before each further process group: a store serves one. See `on_ranks`."""
     port, *rest = os.environ["PORTS"].split()
     os.environ |= {"MASTER_PORT": port, "PORTS": " ".join(rest)}
 
@@ -36,14 +34,21 @@ def at_store(port: int) -> dict[str, str]:
 
 
 def on_ranks(
-    function: Callable[..., Any], *arguments: Any, ranks: int = 2, seconds: int = 500
+    function: Callable[..., Any],
+    *arguments: Any,
+    ranks: int = 2,
+    meetings: int = 0,
+    seconds: int = 500,
 ) -> list[Any]:
     """What ``function(rank, *arguments)`` returns in each of ``ranks`` processes.
+
+    It may call `new_meeting` as often as ``meetings`` says; no more, since of forty stores one
+    takes torch five seconds to open.
 
     Raises:
         AssertionError: one of them failed; its traceback.
     """
-    stores = open_stores(_MEETINGS)
+    stores = open_stores(1 + meetings)
     ports = [store.port for store in stores]
     context = nursery()
     pipes, processes = [], []
@@ -86,8 +91,7 @@ def _run(
     warnings.simplefilter("ignore")
     os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank), "NODE_RANK": "0"}
     os.environ |= at_store(ports[0])
-    os.environ |= {"WORLD_SIZE": str(ranks), "PORTS": " ".join(map(str, ports))}
-    new_meeting()
+    os.environ |= {"WORLD_SIZE": str(ranks), "PORTS": " ".join(map(str, ports[1:]))}
     try:
         pipe.send_bytes(pickle.dumps(("", function(rank, *arguments))))
     except BaseException:

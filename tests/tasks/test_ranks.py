@@ -124,7 +124,7 @@ def runs(tmp_path_factory) -> Path:
         training.run(config(folder, task, task, ranks=1))
     keys = {"accumulate_grad_batches": 2, "gradient_clip_val": 0.5}
     training.run(config(folder, "pretraining keys alone", "pretraining", ranks=1, **keys))
-    on_ranks(train_all, folder)
+    on_ranks(train_all, folder, meetings=len(RUNS))
     return folder
 
 

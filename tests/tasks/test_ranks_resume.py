@@ -106,7 +106,7 @@ def failing_save(rank: int, folder: Path) -> str:
 def runs(tmp_path_factory) -> tuple[Path, list[dict[str, Any]]]:
     folder = tmp_path_factory.mktemp("resume")
     write_images(folder)
-    return folder, on_ranks(train_all, folder)
+    return folder, on_ranks(train_all, folder, meetings=3 * len(STRATEGIES) + 4)
 
 
 def curve(folder: Path) -> list[tuple[int, float]]:
@@ -155,7 +155,7 @@ def test_one_process_goes_on_from_two(runs, tmp_path):
     for node in (one, two):
         node["task"]["picture_every_epochs"] = 0
     training.run(one)
-    on_ranks(start_only, folder)
+    on_ranks(start_only, folder, meetings=1)
     training.run(two, folder / "two" / "last.ckpt")
     expected = [v for _, v in curve(folder / "one")]
     assert [v for _, v in curve(folder / "two")] == pytest.approx(expected, abs=1e-5)

@@ -54,7 +54,7 @@ def signalled(rank: int, folder: Path) -> tuple[int | None, int]:
 
 def test_a_signal_to_one_rank_stops_all_at_the_same_step(tmp_path):
     write_images(tmp_path)
-    assert on_ranks(signalled, tmp_path) == [(75, 1), (75, 1)]
+    assert on_ranks(signalled, tmp_path, meetings=3) == [(75, 1), (75, 1)]
     curves = [read_curves(tmp_path / n / "metrics.csv") for n in ("whole", "parts")]
     assert curves[0] == curves[1]
     states = [checkpoint.read(tmp_path / n / "last.ckpt")["state_dict"] for n in ("whole", "parts")]
