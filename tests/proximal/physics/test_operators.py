@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from tests.proximal.physics.problems import PROBLEMS, SHAPE
-from visionlab.proximal.physics import Physics, conjugate_gradients
+from visionlab.proximal.physics import Physics
 
 
 @pytest.fixture(params=PROBLEMS, name="physics")
@@ -94,18 +94,6 @@ def test_shapes_and_precision_follow_the_input(physics: Physics) -> None:
     for image in (physics.adjoint(y), physics.initial(y), physics.solve(x, 0.5)):
         assert (image.dtype, image.shape) == (torch.float32, x.shape)
     torch.testing.assert_close(y.double(), physics(x.double()), rtol=1e-4, atol=1e-4)
-
-
-def test_conjugate_gradients_stop_each_sample_alone() -> None:
-    matrix = torch.diag(torch.linspace(1, 50, 12, dtype=torch.float64))
-    rhs = torch.stack([torch.eye(12, dtype=torch.float64)[0], draw(12)])
-    both = conjugate_gradients(lambda x: x @ matrix, rhs, tolerance=1e-12)
-    alone = conjugate_gradients(lambda x: x @ matrix, rhs[1:], tolerance=1e-12)
-    torch.testing.assert_close(both[1:], alone, rtol=0, atol=1e-14)
-    torch.testing.assert_close(both, torch.linalg.solve(matrix, rhs.T).T)
-    # a start that solves the system already is returned as it came
-    again = conjugate_gradients(lambda x: x @ matrix, rhs, start=both, tolerance=1e-6)
-    assert torch.equal(again, both)
 
 
 @pytest.mark.parametrize("rho", [0.0, -1.0, float("nan")])
