@@ -119,3 +119,9 @@ def test_mlp_of_vectors():
 def test_wrong_options(options, message):
     with pytest.raises(ValueError, match=message):
         ConvexConv(**options)
+
+
+def test_a_stack_needs_layers_and_widths():
+    for options in ({"hidden": 0}, {"depth": -1}, {"in_channels": 0}):
+        with pytest.raises(ValueError, match="the number of layers must be at least 1"):
+            ConvexMLP(**options)

@@ -59,6 +59,7 @@ def test_component_without_name_says_what_is_known():
         ({"trainer": [1]}, "trainer: expected keys and values"),
         ({"trainer": {"callbacks": []}}, "trainer.callbacks is set by this project"),
         ({"trainer": {"checkpoint_every_n_steps": -3}}, "expected an int of 1 or more, got -3"),
+        ({"trainer": {"accumulate_grad_batches": 0}}, "accumulate_grad_batches: expected an int"),
         ({"evaluations": "knn"}, "evaluations: expected a list"),
     ],
 )

@@ -185,6 +185,10 @@ def test_wrong_arguments_are_named(archives):
         small_task(archives, weights={"d": 1.0})
     with pytest.raises(ValueError, match=r"no weighting 'uncertain'. Did you mean 'uncertainty'"):
         small_task(archives, weights="uncertain")
+    with pytest.raises(ValueError, match=r"gradient_clip is -1\.0; expected a positive norm"):
+        small_task(archives, gradient_clip=-1.0)
+    with pytest.raises(ValueError, match=r"no loss on routing 'infomation'. Did you mean 'info"):
+        small_task(archives, routing={"infomation": 1.0})
     with pytest.raises(TypeError, match="needs a MultiTaskModel, got Linear"):
         MultiTaskTraining(torch.nn.Linear(1, 1))
     node = config(archives, Path("unused"), moe=False)

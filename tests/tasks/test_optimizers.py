@@ -96,6 +96,7 @@ def test_every_recipe_steps(recipe):
 
 @pytest.mark.parametrize(("arguments", "message"), [
     ({"lr": 0.0}, "expected a positive number"),
+    ({"lr": float("nan")}, "lr is nan; expected a positive number"),
     ({"lr": 1.0, "layer_decay": 1.5}, r"expected a number in \(0, 1\]"),
 ])  # fmt: skip
 def test_wrong_arguments(arguments, message):

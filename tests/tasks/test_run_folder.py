@@ -9,7 +9,8 @@ from visionlab.tasks.run_folder import progress
 
 @pytest.fixture
 def config(tmp_path):
-    return {"output": str(tmp_path / "run"), "seed": 1, "trainer": {"max_epochs": 2}}
+    task = {"name": "masked_pretraining"}
+    return {"task": task, "output": str(tmp_path / "run"), "seed": 1, "trainer": {"max_epochs": 2}}
 
 
 def begin(config, folder, *names):
@@ -36,6 +37,14 @@ def test_another_runs_folder_is_refused_with_what_differs(config, tmp_path):
         progress(other)
     assert error.value.errors[:2] == ["seed: 1 -> 2", "trainer.max_epochs: 2 -> 3"]
     assert "resume the old run (tools/train.py " in error.value.errors[2]
+
+
+@pytest.mark.parametrize("name", ["last.ckpt", "results.json", "config.yaml"])
+def test_files_of_something_else_are_not_replaced(config, tmp_path, name):
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / name).write_text("a: 1\n")
+    with pytest.raises(ConfigError, match="was written by something else"):
+        progress(config)
 
 
 def test_a_failed_start_does_not_bind_the_next_one(config, tmp_path):

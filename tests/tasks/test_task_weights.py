@@ -12,6 +12,12 @@ def test_fixed_weights_scale():
     assert weights("b", torch.tensor(2.0)) == 2
 
 
+@pytest.mark.parametrize("weight", [-1.0, float("nan")])
+def test_weights_are_no_less_than_zero(weight):
+    with pytest.raises(ValueError, match=r"the weight of 'a' is .*; expected 0 or more"):
+        FixedWeights(["a"], {"a": weight})
+
+
 def test_uncertainty_settles_where_theory_says():
     """The minimum of exp(-s) L + s / 2 lies at s = log(2 L)."""
     weights = UncertaintyWeights(["a"])

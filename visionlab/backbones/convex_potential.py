@@ -98,6 +98,11 @@ class ConvexPotential(nn.Module):
             raise ValueError(f"heads is 'all' or 'last', got {heads!r}")
         if not 0 < beta < math.inf or not 0 <= alpha < math.inf:
             raise ValueError(f"beta must be > 0 and alpha >= 0, got beta={beta}, alpha={alpha}")
+        if not layers or min(in_channels, *(layer.channels for layer in layers)) < 1:
+            raise ValueError(
+                f"in_channels, hidden and the number of layers must be at least 1, got "
+                f"{in_channels} and {[layer.channels for layer in layers]}"
+            )
         self.layers, self.dim = tuple(layers), dim
         self.image_channels, self.minimum_size = in_channels, 1
         self.activation, self.beta, self.alpha, self.pooling = activation, beta, alpha, pooling

@@ -78,11 +78,10 @@ def _shape_errors(config: Mapping[str, Any]) -> list[str]:
     trainer = config.get("trainer") or {}
     if not isinstance(trainer, Mapping):
         return [f"trainer: expected keys and values, got {trainer!r}"]
-    every = trainer.get("checkpoint_every_n_steps", 1)
-    if not isinstance(every, int) or isinstance(every, bool) or every < 1:
-        errors.append(
-            f"trainer.checkpoint_every_n_steps: expected an int of 1 or more, got {every!r}"
-        )
+    for key in ("checkpoint_every_n_steps", "accumulate_grad_batches", "check_val_every_n_epoch"):
+        every = trainer.get(key, 1)
+        if not isinstance(every, int) or isinstance(every, bool) or every < 1:
+            errors.append(f"trainer.{key}: expected an int of 1 or more, got {every!r}")
     recompute = trainer.get("activation_checkpointing", False)
     if not isinstance(recompute, bool):
         errors.append(

@@ -10,6 +10,8 @@ from visionlab.moe.information import MutualInformation, Rows, with_value
 from visionlab.moe.router import Routing
 from visionlab.moe.structure import moe_layers
 
+ROUTING_LOSSES = ("information", "balance", "z", "concentration", "concentration_experts")
+
 
 def balance_loss(routing: Routing) -> Tensor:
     """Switch Transformer balance (arXiv 2101.03961, Eq. 4) over the tokens of one task.

@@ -32,6 +32,7 @@ def trainer_arguments(trainer: Mapping[str, Any], *, unused_parameters: bool) ->
     """
     arguments = {k: v for k, v in trainer.items() if k not in OWN_TRAINER_KEYS}
     arguments |= _processes(arguments)
+    _check_cores(arguments)
     arguments["strategy"] = _strategy(
         arguments.get("strategy", "auto"),
         several=_several(arguments),
@@ -58,6 +59,14 @@ def _processes(arguments: Mapping[str, Any]) -> dict[str, int]:
         if (asked := arguments.get(key, 1)) not in (1, "auto", -1, number):
             rank_zero_info(f"trainer.{key} is {number}, as launched, not {asked}")
     return found
+
+
+def _check_cores(arguments: Mapping[str, Any]) -> None:
+    """Lightning starts as many processes on a CPU as it is told, and the machine drowns."""
+    devices, cores = arguments.get("devices", 1), os.cpu_count() or 1
+    on_cpu = arguments.get("accelerator", "auto") == "cpu" or not torch.cuda.is_available()
+    if on_cpu and isinstance(devices, int) and devices > cores and not launched():
+        raise ValueError(f"trainer.devices is {devices}, this machine has {cores} CPU cores")
 
 
 def _several(arguments: Mapping[str, Any]) -> bool:

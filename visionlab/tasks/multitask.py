@@ -22,6 +22,7 @@ from torch.nn.parallel import DistributedDataParallel
 from visionlab.backbones.protocol import layer_groups
 from visionlab.data.loading import rank_and_world
 from visionlab.heads.multitask import MultiTaskModel
+from visionlab.registry import suggest
 from visionlab.tasks.base import Task
 from visionlab.tasks.multitask_metrics import TaskMetric, create_metric
 from visionlab.tasks.optimizers import Recipe
@@ -67,6 +68,8 @@ class MultiTaskTraining(Task):
                 f"multi-task training needs a MultiTaskModel, got {type(model).__name__}; "
                 "name 'multitask' as the model"
             )
+        if gradient_clip is not None and not gradient_clip > 0:
+            raise ValueError(f"gradient_clip is {gradient_clip}; expected a positive norm, or null")
         super().__init__(model, optimizer, nonfinite_limit=nonfinite_limit)
         self.model: MultiTaskModel
         self.automatic_optimization = False
@@ -271,7 +274,10 @@ def _routing_loss(
                 "'moe_vit'; leave task.routing out"
             )
         return None
-    from visionlab.moe.losses import RoutingLoss
+    from visionlab.moe.losses import ROUTING_LOSSES, RoutingLoss
 
     options: dict[str, Any] = dict(weights or {})
+    for name in options:
+        if name not in ROUTING_LOSSES:
+            raise ValueError(f"no loss on routing '{name}'. {suggest(name, ROUTING_LOSSES)}")
     return RoutingLoss.for_model(model.backbone, decay=decay, **options)

@@ -36,7 +36,7 @@ class Recipe:
         min_lr: float,
         layer_decay: float | None,
     ) -> None:
-        if lr <= 0:
+        if not 0 < lr < math.inf:
             raise ValueError(f"lr is {lr}; expected a positive number")
         if layer_decay is not None and not 0 < layer_decay <= 1:
             raise ValueError(f"layer_decay is {layer_decay}; expected a number in (0, 1]")

@@ -94,6 +94,8 @@ class ProximalMatching(Task):
 
     def configure_optimizers(self) -> Any:
         """The recipe's optimiser under the schedule of the stages."""
+        if self.trainer.estimated_stepping_batches == math.inf:
+            raise ValueError("the stages need an end: set trainer.max_epochs or trainer.max_steps")
         steps = max(1, int(self.trainer.estimated_stepping_batches))
         optimizer, _ = self.recipe.build(
             self.model_to_train(), images_per_step=1, steps=steps, steps_per_epoch=steps

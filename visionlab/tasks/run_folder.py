@@ -14,13 +14,23 @@ def progress(config: Mapping[str, Any]) -> Literal["new", "begun", "finished"]:
     before its first save counts as new.
 
     Raises:
-        ConfigError: the folder holds a run of another config; the message says what differs.
+        ConfigError: the folder holds a run of another config, and the message says what differs,
+            or files of the same names that no run has written.
     """
     output = Path(config["output"])
     saved, last, results = (output / n for n in ("config.yaml", "last.ckpt", "results.json"))
-    if not saved.is_file() or not (last.is_file() or results.is_file()):
+    standing = [path for path in (last, results) if path.exists()]
+    known = configs.read_plain(saved) if saved.is_file() else {}
+    if "task" not in known and (standing or saved.exists()):
+        foreign = (standing or [saved])[0]
+        raise configs.ConfigError(
+            [f"{foreign} was written by something else, and a run would replace it; choose another "
+             "folder (output=runs/NAME)"],
+            str(output),
+        )  # fmt: skip
+    if not standing:
         return "new"
-    changes = configs.differences(configs.read_plain(saved), config)
+    changes = configs.differences(known, config)
     if changes:
         raise configs.ConfigError(
             [*changes, "choose another folder (output=runs/NAME), resume the old run "

@@ -1,5 +1,6 @@
 """How the losses of several tasks become one: fixed weights, or learnt by uncertainty."""
 
+import math
 from collections.abc import Mapping, Sequence
 
 import torch
@@ -23,6 +24,9 @@ class FixedWeights(nn.Module):
         for task in weights or {}:
             if task not in tasks:
                 raise ValueError(f"a weight for no task '{task}'. {suggest(task, tasks)}")
+        for task, weight in (weights or {}).items():
+            if not 0 <= weight < math.inf:
+                raise ValueError(f"the weight of '{task}' is {weight}; expected 0 or more")
         self.weights = {task: float((weights or {}).get(task, 1.0)) for task in tasks}
 
     def forward(self, task: str, loss: Tensor, share: float = 1.0) -> Tensor:

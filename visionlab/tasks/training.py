@@ -165,7 +165,10 @@ def build_trainer(
         "logger", [CurveLogger(curves), TensorBoardLogger(output, name="", version="tensorboard")]
     )
     arguments["plugins"] += [AtomicCheckpointIO()]
-    built = L.Trainer(**arguments, callbacks=_callbacks(output, stop, every, arguments))
+    try:
+        built = L.Trainer(**arguments, callbacks=_callbacks(output, stop, every, arguments))
+    except MisconfigurationException as error:
+        raise ValueError(f"trainer: {error}") from error
     meet_once_a_step(built)
     return built
 
