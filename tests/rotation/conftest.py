@@ -45,3 +45,14 @@ def _write_video(path: Path, frames: list[np.ndarray], *, fps: float = 25.0) -> 
         writer.write(cv2.cvtColor(frame, cv2.COLOR_GRAY2BGR) if frame.ndim == 2 else frame)
     writer.release()
     return path
+
+
+@pytest.fixture
+def nvrtc_here():
+    """Skips where torch brings no NVRTC."""
+    from visionlab.rotation import nvrtc
+
+    try:
+        nvrtc.nvrtc_library()
+    except nvrtc.CudaError as error:
+        pytest.skip(f"no NVRTC: {error}")

@@ -17,7 +17,6 @@ spec = importlib.util.spec_from_file_location("build_cuda", TOOL)
 build_cuda = importlib.util.module_from_spec(spec)
 spec.loader.exec_module(build_cuda)
 
-ARCHITECTURES = [(8, 0), (9, 0), (10, 0)]
 NVCC = shutil.which("nvcc") or os.environ.get("CUDA_HOME")
 
 
@@ -43,14 +42,6 @@ def fresh(monkeypatch):
         function.cache_clear()
 
 
-@pytest.fixture
-def nvrtc_here():
-    try:
-        nvrtc.nvrtc_library()
-    except nvrtc.CudaError as error:
-        pytest.skip(f"no NVRTC: {error}")
-
-
 def run_python(code, **environment):
     """Standard output of a fresh interpreter, as JSON."""
     result = subprocess.run(
@@ -71,23 +62,6 @@ def test_the_text_includes_nothing():
     assert "#include" not in native.kernel_text()
 
 
-@pytest.mark.parametrize("capability", ARCHITECTURES)
-@pytest.mark.usefixtures("nvrtc_here")
-def test_nvrtc_compiles_the_text_without_a_gpu(capability):
-    cubin = nvrtc.compile_cubin(native.kernel_text(), capability=capability)
-    assert cubin.startswith(b"\x7fELF")
-    for kernel in (b"hough_so3_vote", b"hough_so3_unpack", b"hough_so3_refine"):
-        assert kernel in cubin
-
-
-@pytest.mark.usefixtures("nvrtc_here")
-def test_compile_errors_carry_the_log():
-    with pytest.raises(nvrtc.CudaError, match=r"(?s)NVRTC_ERROR_COMPILATION.*broken\.cu.*nonsense"):
-        nvrtc.compile_cubin("nonsense;", capability=(9, 0), name="broken.cu")
-    with pytest.raises(nvrtc.CudaError, match=r"sm_11.*invalid value for --gpu-architecture"):
-        nvrtc.compile_cubin("", capability=(1, 1))
-
-
 def test_a_torch_without_cuda_is_named(fresh, monkeypatch):
     monkeypatch.setattr("torch.version.cuda", None)
     nvrtc.nvrtc_library.cache_clear()
@@ -97,13 +71,6 @@ def test_a_torch_without_cuda_is_named(fresh, monkeypatch):
         f"torch {__import__('torch').__version__} was built without CUDA",
     )
     nvrtc.nvrtc_library.cache_clear()
-
-
-def test_a_missing_nvrtc_is_named():
-    with pytest.raises(
-        nvrtc.CudaError, match=r"cannot load liba\.so or libb\.so: liba\.so: cannot"
-    ):
-        nvrtc._first_library(["liba.so", "libb.so"])
 
 
 # --- the policy ---------------------------------------------------------------------------------
@@ -280,48 +247,3 @@ def test_the_library_holds_one_version_of_the_kernels(prebuilt):
     library = ctypes.CDLL(str(prebuilt))
     library.hough_so3_text_hash.restype = ctypes.c_char_p
     assert library.hough_so3_text_hash().decode() == native.text_hash()
-
-
-# --- tools/build_cuda.py ------------------------------------------------------------------------
-
-
-def test_the_toolkit_is_found_through_a_wrapper(tmp_path, monkeypatch):
-    if NVCC is None:
-        pytest.skip("nvcc is not installed")
-    toolkit = build_cuda.find_toolkit()
-    assert (toolkit / "bin/nvcc").is_file()
-    assert (toolkit / "include/cuda_runtime.h").is_file()
-    wrapper = tmp_path / "nvcc"
-    wrapper.write_text(f'#!/bin/sh\nexec {toolkit}/bin/nvcc "$@"\n')
-    wrapper.chmod(0o755)
-    monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
-    monkeypatch.delenv("CUDA_HOME", raising=False)
-    assert build_cuda.find_toolkit() == toolkit
-
-
-def test_architectures(monkeypatch):
-    assert build_cuda.architectures(["10.0", "8.0"]) == ["80", "100"]
-    monkeypatch.setenv("TORCH_CUDA_ARCH_LIST", "8.6;9.0+PTX")
-    assert build_cuda.architectures([]) == ["86", "90"]
-
-
-def test_build_errors_are_one_sentence(monkeypatch, capsys):
-    monkeypatch.delenv("TORCH_CUDA_ARCH_LIST", raising=False)
-    monkeypatch.setattr("torch.cuda.device_count", lambda: 0)
-    assert build_cuda.main([]) == 2
-    assert "no GPU here to build for: name the architectures" in capsys.readouterr().err
-    assert build_cuda.main(["--arch", "sm_90"]) == 2
-    assert "'sm_90' is no compute capability; write it like 9.0" in capsys.readouterr().err
-    monkeypatch.setenv("PATH", "")
-    monkeypatch.delenv("CUDA_HOME", raising=False)
-    assert build_cuda.main(["--arch", "9.0"]) == 2
-    assert "no nvcc: set CUDA_HOME" in capsys.readouterr().err
-
-
-def test_a_failed_build_keeps_the_old_library(monkeypatch, tmp_path):
-    output = tmp_path / "_cuda.abi3.so"
-    output.write_text("old")
-    monkeypatch.setattr(build_cuda, "find_toolkit", lambda: Path("toolkit"))
-    monkeypatch.setattr(build_cuda, "build_command", lambda *_: [sys.executable, "-c", "exit(3)"])
-    assert build_cuda.main(["--arch", "9.0", "--output", str(output)]) == 1
-    assert output.read_text() == "old"
