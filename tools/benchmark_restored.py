@@ -6,6 +6,7 @@ python tools/benchmark.py restored --run "12 Kodak crops" FOLDER --long-run "hea
 import argparse
 import csv
 from pathlib import Path
+from typing import Any
 
 from visionlab.figures import Column, Figure, FigureTable, at_least, at_most, measured, publish
 from visionlab.tasks.restoration_problems import PROBLEMS
@@ -138,7 +139,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    pair = {"nargs": 2, "action": "append", "metavar": ("TITLE", "FOLDER"), "default": []}
+    pair: dict[str, Any] = {
+        "nargs": 2,
+        "action": "append",
+        "metavar": ("TITLE", "FOLDER"),
+        "default": [],
+    }
     parser.add_argument("--run", help="what the pictures are, and where the tables lie", **pair)
     parser.add_argument("--denoised", nargs=3, action="append", default=[],
                         metavar=("TITLE", "FOLDER", "DB"), help="and the least PSNR")  # fmt: skip
