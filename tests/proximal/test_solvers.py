@@ -130,13 +130,15 @@ def test_outside_the_theorem_the_lagrangian_can_rise_and_the_run_says_so() -> No
     physics = PROBLEMS["gaussian_circular"]()
     y = measurements(physics)
     with pytest.warns(
-        GuaranteeWarning, match=r"rho = 0.3 <= \|\|A\|\|\^2 = 1, the theorem needs >"
+        GuaranteeWarning,
+        match=r"rho = 0.3 <= \|\|A\|\|\^2 = 1, the theorem needs >; guarantee=True keeps",
     ):
         result = pnp_admm(y, physics, BumpProx(), 0.3, iterations=60, tolerance=0)
     assert not result.guaranteed
     assert result.merit.diff(dim=0).max() > 0.1
     with pytest.warns(
-        GuaranteeWarning, match=r"eta = 2 >= 1 / \|\|A\|\|\^2 = 1, the theorem needs <"
+        GuaranteeWarning,
+        match=r"eta = 2 >= 1 / \|\|A\|\|\^2 = 1, the theorem needs <; guarantee=True keeps",
     ):
         assert not pnp_pgd(y, physics, BumpProx(), 2.0, iterations=2).guaranteed
 
@@ -339,3 +341,14 @@ def test_relaxed_prior_is_the_general_formula_without_its_cancellation(tau: floa
     torch.testing.assert_close(prior, expected, rtol=1e-9, atol=1e-9)
     single = relaxed.prior_of_output(v.float())[1].double()
     assert (single - expected).abs().max() < 1e-4 * tau
+
+
+def test_a_network_that_is_no_prox_gets_no_advice_on_steps() -> None:
+    net = LearnedProximalNetwork(2, 4, strides=(1, 2), noise_level=0.1)
+    with torch.no_grad():
+        net.backbone.get_submodule("hidden.0").weight[0, 0, 0, 0] = -0.5  # type: ignore[index,operator]
+    physics = PROBLEMS["matrix"]()
+    y = measurements(physics).float()
+    with pytest.warns(GuaranteeWarning, match="1 constrained weights are not nonneg") as caught:
+        assert not pnp_hqs(y, physics, net, 0.3, iterations=1).guaranteed
+    assert "guarantee=True" not in str(caught[0].message)

@@ -46,6 +46,7 @@ from visionlab.proximal.network import ProximalMap
 
 # the share of the theorem's range that guaranteed modes use
 MARGIN = 0.05
+_WAY_OUT = "; guarantee=True keeps the weight and restores the theorem"
 
 
 class GuaranteeWarning(UserWarning):
@@ -72,7 +73,7 @@ def pgd_guarantee(net: ProximalMap, *, eta: float, norm2: float) -> Guarantee:
     holds, sign = eta < 1 / norm2, "<" if eta < 1 / norm2 else ">="
     reason = f"eta = {eta:.4g} {sign} 1 / ||A||^2 = {1 / norm2:.4g}"
     return _verdict(
-        net, holds, reason if holds else f"{reason}, the theorem needs <", "h + R / eta"
+        net, holds, reason if holds else f"{reason}, the theorem needs <{_WAY_OUT}", "h + R / eta"
     )
 
 
@@ -83,7 +84,7 @@ def admm_guarantee(net: ProximalMap, *, rho: float, norm2: float) -> Guarantee:
     return _verdict(
         net,
         holds,
-        reason if holds else f"{reason}, the theorem needs >",
+        reason if holds else f"{reason}, the theorem needs >{_WAY_OUT}",
         "the augmented Lagrangian",
     )
 

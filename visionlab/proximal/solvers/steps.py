@@ -40,8 +40,7 @@ def warn_unless_covered(verdict: Guarantee) -> None:
     """Warn where no theorem covers the run, and say why."""
     if not verdict.holds:
         warnings.warn(
-            f"no theorem covers this run: {verdict.reason}. It may still work; guarantee=True "
-            "keeps the weight and restores the theorem",
+            f"no theorem covers this run, though it may still work: {verdict.reason}",
             GuaranteeWarning,
             stacklevel=3,
         )
