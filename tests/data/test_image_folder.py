@@ -10,16 +10,6 @@ from visionlab.data import ImageFolder, KeyedLoader
 from visionlab.data.loading import DamagedDataError
 
 
-@pytest.fixture
-def folder(tmp_path):
-    rng = np.random.default_rng(0)
-    for i in range(12):
-        path = tmp_path / f"class{i % 2}" / f"{i}.png"
-        path.parent.mkdir(exist_ok=True)
-        Image.fromarray(rng.integers(0, 255, (8, 8, 3), dtype=np.uint8)).save(path)
-    return tmp_path
-
-
 def test_folders_that_do_not_fit(tmp_path, folder):
     with pytest.raises(FileNotFoundError, match="no folder"):
         ImageFolder(tmp_path / "nowhere")

@@ -6,7 +6,6 @@ import pickle
 import numpy as np
 import pytest
 import torch
-from PIL import Image
 from torch.utils.data import Dataset
 
 from visionlab.data import ArrayImages, ImageFolder, KeyedLoader
@@ -121,16 +120,6 @@ def test_more_workers_than_cores():
         check_workers(cores + 1)
     with pytest.raises(ValueError, match="num_workers is -1"):
         check_workers(-1)
-
-
-@pytest.fixture
-def folder(tmp_path):
-    rng = np.random.default_rng(0)
-    for i in range(12):
-        path = tmp_path / f"class{i % 2}" / f"{i}.png"
-        path.parent.mkdir(exist_ok=True)
-        Image.fromarray(rng.integers(0, 255, (8, 8, 3), dtype=np.uint8)).save(path)
-    return tmp_path
 
 
 def test_one_corrupt_image_is_named_counted_and_replaced(folder, caplog):
