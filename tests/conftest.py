@@ -24,9 +24,11 @@ def shared_data() -> Callable[[str], Path]:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    # files with slow tests first: one that starts last would keep the other processes waiting
-    slow = {item.path for item in items if item.get_closest_marker("slow")}
-    items.sort(key=lambda item: item.path not in slow)
+    # files with slow tests first, those of tools at the head, whose launched processes are waited
+    # for: one that starts last would keep the other processes of the test run idle
+    slow = sorted({i.path for i in items if i.get_closest_marker("slow")}, reverse=True)
+    place = {path: at for at, path in enumerate(slow)}
+    items.sort(key=lambda item: place.get(item.path, len(slow)))
     if not any(item.get_closest_marker("gpu") for item in items):
         return
     import torch

@@ -51,8 +51,10 @@ def test(python: Path, rest: list[str]) -> int:
     for check in (["ruff", "format", "--check"], ["ruff", "check"], ["mypy"]):
         if status := run([python, "-m", *check]):
             return status
-    # a file stays in one process, which makes its fixtures once; tests/conftest.py orders the files
-    spread = ["-n", min(os.cpu_count() or 1, 8), "--dist", "loadfile", "--no-loadscope-reorder"]
+    # one process more than cores, since some tests wait for processes of their own; a file stays in
+    # one process, which makes its fixtures once; tests/conftest.py orders the files
+    processes = min((os.cpu_count() or 1) + 1, 8)
+    spread = ["-n", processes, "--dist", "loadfile", "--no-loadscope-reorder"]
     return run([python, "-m", "pytest", "-q", *spread])
 
 
