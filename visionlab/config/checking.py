@@ -80,6 +80,8 @@ def _shape_errors(config: Mapping[str, Any]) -> list[str]:
         return [f"trainer: expected keys and values, got {trainer!r}"]
     for key in ("checkpoint_every_n_steps", "accumulate_grad_batches", "check_val_every_n_epoch"):
         every = trainer.get(key, 1)
+        if every is None and key == "check_val_every_n_epoch":  # val_check_interval counts batches
+            continue
         if not isinstance(every, int) or isinstance(every, bool) or every < 1:
             errors.append(f"trainer.{key}: expected an int of 1 or more, got {every!r}")
     recompute = trainer.get("activation_checkpointing", False)

@@ -63,10 +63,12 @@ def _processes(arguments: Mapping[str, Any]) -> dict[str, int]:
 
 def _check_cores(arguments: Mapping[str, Any]) -> None:
     """Lightning starts as many processes on a CPU as it is told, and the machine drowns."""
-    devices, cores = arguments.get("devices", 1), os.cpu_count() or 1
+    devices, cores = arguments.get("devices", 1), max(os.cpu_count() or 1, 2)  # two: to try it out
     on_cpu = arguments.get("accelerator", "auto") == "cpu" or not torch.cuda.is_available()
     if on_cpu and isinstance(devices, int) and devices > cores and not launched():
-        raise ValueError(f"trainer.devices is {devices}, this machine has {cores} CPU cores")
+        raise ValueError(
+            f"trainer.devices is {devices}, without a GPU at most {cores}: a process for each core"
+        )
 
 
 def _several(arguments: Mapping[str, Any]) -> bool:
