@@ -7,6 +7,8 @@ from typing import Any, ClassVar, Literal
 
 import lightning as L
 import torch
+from lightning.pytorch.plugins.precision import MixedPrecision, Precision
+from lightning.pytorch.utilities.enums import GradClipAlgorithmType
 from torch import Tensor, nn
 
 from visionlab.checkpoint import metadata
@@ -179,6 +181,30 @@ class Task(L.LightningModule):
             for group in optimizer.param_groups:
                 for p in group["params"]:
                     p.grad = None
+
+    def clip_gradients(
+        self,
+        optimizer: Any,
+        gradient_clip_val: float | None = None,
+        gradient_clip_algorithm: Any = None,
+    ) -> None:
+        """Clip, also under bf16, where Lightning refuses fused optimisers for a scaler's sake.
+
+        Raises:
+            ValueError: there is a scaler (fp16): fused optimisers unscale gradients in their step.
+        """
+        plugin = self.trainer.precision_plugin
+        if not gradient_clip_val or not isinstance(plugin, MixedPrecision):
+            super().clip_gradients(optimizer, gradient_clip_val, gradient_clip_algorithm)
+            return
+        if plugin.scaler is not None:
+            raise ValueError(
+                f"gradients cannot be clipped at {gradient_clip_val} under fp16, whose scaled "
+                "gradients only the optimiser's step unscales; set trainer.precision=bf16-mixed, "
+                "or do not clip"
+            )
+        algorithm = GradClipAlgorithmType(gradient_clip_algorithm or "norm")
+        Precision.clip_gradients(plugin, optimizer, gradient_clip_val, algorithm)
 
     def on_train_batch_end(self, outputs: Any, batch: Any, batch_idx: int) -> None:
         """Read the counter now and then: reading it on every step would stall a GPU."""
