@@ -30,7 +30,7 @@ CPU_PLAN = (
     "autoencoder step --model vit_base_patch16_224 --batch-size 1 --repetitions 5",
     "autoencoder decoders --batch-size 2 --repetitions 5",
     "proximal speed --repeats 5",
-    "proximal laplacian --seeds 1 --steps 1300",
+    "proximal laplacian --seeds 1",
     "restoration",
     "moe --repeats 7",
     "votes --flows 1000 --timed 3 --repeats 5",

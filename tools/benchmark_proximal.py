@@ -105,13 +105,15 @@ def train_laplacian(loss: str, seed: int, steps: int) -> ProximalNetwork:
         )
     net: ProximalNetwork = task.model
     optimizer = torch.optim.Adam(net.parameters(), lr=task.recipe.lr, betas=task.recipe.betas)
-    batch_size = configuration["data"]["batch_size"]
-    for i, batch in enumerate(LaplacianBatches(batch_size, steps, seed=seed)):
+    data = config.build(configuration["data"], key="data")
+    batches = LaplacianBatches(data.batch_size, steps, seed=seed, lattice=data.lattice)
+    for i, batch in enumerate(batches):
         stage = plan.at(i / steps)
         for group in optimizer.param_groups:
             group["lr"] = task.recipe.lr * stage.lr_factor
         x = batch["image"]
-        value = denoising_loss(net(x + torch.randn_like(x)), x, stage.loss, gamma=stage.gamma)
+        _, noise = task.draw(batch)
+        value = denoising_loss(net(x + noise), x, stage.loss, gamma=stage.gamma)
         optimizer.zero_grad()
         value.backward()
         optimizer.step()
@@ -346,7 +348,7 @@ def main() -> None:
     sections = parser.add_subparsers(dest="section", required=True)
     p = sections.add_parser("laplacian")
     p.add_argument("--seeds", type=int, default=3)
-    p.add_argument("--steps", type=int, default=3000)
+    p.add_argument("--steps", type=int, default=4000)
     p.set_defaults(run=laplacian)
     p = sections.add_parser("speed")
     p.add_argument("--hidden", type=int, default=64)

@@ -44,6 +44,14 @@ def test_training_keeps_the_weights_nonnegative_and_logs_quality():
     assert "val/psnr_0.1" in task.trainer.callback_metrics
 
 
+def test_a_batch_may_bring_its_noise():
+    task = ProximalMatching(net())
+    batch = {"image": torch.zeros(2, 1, 4, 4), "noise": torch.ones(2, 1, 4, 4)}
+    sigma, noise = task.draw(batch)
+    assert torch.equal(noise, batch["noise"])
+    assert sigma.tolist() == pytest.approx([0.1, 0.1])
+
+
 def test_learns_soft_thresholding():
     """Proximal matching on Laplacian numbers must come nearer to the prox than its own start."""
     torch.manual_seed(0)

@@ -10,6 +10,8 @@ from torch import Tensor
 from visionlab.data.loading import rank_and_world
 from visionlab.data.randomness import mix
 
+_GOLDEN = 0.6180339887498949  # the golden ratio less 1: multiples of it spread over [0, 1) evenly
+
 
 class LaplacianBatches:
     """Batches of independent Laplacian numbers; each is a function of (seed, epoch, batch, rank).
@@ -19,15 +21,26 @@ class LaplacianBatches:
         batches: per epoch.
         scale: b in the density exp(-|x| / b) / 2b.
         seed: of the draws.
+        lattice: spread the pairs of number and noise of a batch evenly over their distribution, so
+            that gradients vary far less from batch to batch. A batch then holds its ``noise``.
     """
 
-    def __init__(self, batch_size: int, batches: int, *, scale: float = 1.0, seed: int = 0) -> None:
+    def __init__(
+        self,
+        batch_size: int,
+        batches: int,
+        *,
+        scale: float = 1.0,
+        seed: int = 0,
+        lattice: bool = False,
+    ) -> None:
         if min(batch_size, batches) < 1 or scale <= 0:
             raise ValueError(
                 f"batch_size and batches must be at least 1 and scale positive, got {batch_size}, "
                 f"{batches} and {scale}"
             )
         self.batch_size, self.batches, self.scale, self.seed = batch_size, batches, scale, seed
+        self.lattice = lattice
         self.epoch = 0
         self._next = 0
 
@@ -39,13 +52,27 @@ class LaplacianBatches:
         for i in range(first, self.batches):
             self._position = i + 1
             rank, world = rank_and_world()  # each rank its own numbers
-            yield {"image": self.draw(mix(self.seed, self.epoch, i * world + rank))}
+            key = mix(self.seed, self.epoch, i * world + rank)
+            yield self.draw_lattice(key) if self.lattice else {"image": self.draw(key)}
 
     def draw(self, key: int) -> Tensor:
         """(batch_size, 1) numbers: the difference of two exponential ones is Laplacian."""
         generator = torch.Generator().manual_seed(key)
         pair = torch.empty(2, self.batch_size, 1).exponential_(generator=generator)
         return self.scale * (pair[0] - pair[1])
+
+    def draw_lattice(self, key: int) -> dict[str, Tensor]:
+        """``image`` and standard normal ``noise``, (batch_size, 1): a randomly shifted lattice.
+
+        Each pair alone is a fair and independent draw of both (Cranley, Patterson 1976).
+        """
+        generator = torch.Generator().manual_seed(key)
+        shift = torch.rand(2, generator=generator, dtype=torch.float64)
+        i = torch.arange(self.batch_size, dtype=torch.float64)
+        points = torch.stack([i / self.batch_size, i * _GOLDEN]) + shift[:, None]
+        u, v = (points % 1).clamp(1e-12, 1 - 1e-12)
+        image = (0.5 - u).sign() * torch.log1p(-2 * (u - 0.5).abs()) * self.scale
+        return {"image": image.float()[:, None], "noise": torch.special.ndtri(v).float()[:, None]}
 
     def set_epoch(self, epoch: int) -> None:
         """Called by Lightning at the start of each epoch."""
@@ -67,17 +94,28 @@ class LaplacianData(L.LightningDataModule):
         batch_size: numbers per batch.
         batches: batches per epoch.
         scale: b in the density exp(-|x| / b) / 2b.
+        lattice: of the training batches, see `LaplacianBatches`.
     """
 
     seed: int = 0  # the run's, set by `visionlab.tasks.training`
 
-    def __init__(self, *, batch_size: int = 2000, batches: int = 1000, scale: float = 1.0) -> None:
+    def __init__(
+        self,
+        *,
+        batch_size: int = 2000,
+        batches: int = 1000,
+        scale: float = 1.0,
+        lattice: bool = False,
+    ) -> None:
         super().__init__()
         self.batch_size, self.batches, self.scale = batch_size, batches, scale
+        self.lattice = lattice
 
     def train_dataloader(self) -> Any:
         """Keyed batches, without end of data."""
-        return LaplacianBatches(self.batch_size, self.batches, scale=self.scale, seed=self.seed)
+        return LaplacianBatches(
+            self.batch_size, self.batches, scale=self.scale, seed=self.seed, lattice=self.lattice
+        )
 
     def val_dataloader(self) -> Any:
         """Four batches of another key."""

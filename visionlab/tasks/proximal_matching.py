@@ -121,8 +121,13 @@ class ProximalMatching(Task):
         return {"loss": loss, "gamma": loss.new_tensor(stage.gamma or 0.0)}
 
     def draw(self, batch: Any) -> tuple[Tensor, Tensor]:
-        """(B,) noise levels, and standard normal noise of the shape of the images."""
+        """(B,) noise levels, and standard normal noise of the shape of the images.
+
+        The noise is the batch's own, where it brings some.
+        """
         clean = batch["image"]
+        if "noise" in batch:
+            return self.draw_levels(clean), batch["noise"]
         if self.noise_key == "step":  # from the step's generators, see `Task`
             return self.draw_levels(clean), torch.randn_like(clean)
         keys = [(self.seed, self.current_epoch, i) for i in batch["index"].tolist()]
