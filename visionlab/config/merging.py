@@ -9,11 +9,13 @@ from visionlab.config.keys import RESERVED, title
 log = logging.getLogger("visionlab")
 
 
-def merge(base: Mapping[str, Any], top: Mapping[str, Any], path: str = "") -> dict[str, Any]:
+def merge(
+    base: Mapping[str, Any], top: Mapping[str, Any], path: str = "", *, level: int = logging.INFO
+) -> dict[str, Any]:
     """``base`` with ``top`` laid over it, key by key.
 
     A mapping that names another component (``name`` or ``_target_`` differs) replaces the old one
-    whole, so that no key of the old component lingers; the dropped keys are logged.
+    whole, so that no key of the old component lingers; the dropped keys are logged at ``level``.
     """
     merged = dict(base)
     for key, value in top.items():
@@ -21,10 +23,10 @@ def merge(base: Mapping[str, Any], top: Mapping[str, Any], path: str = "") -> di
         if not (isinstance(old, Mapping) and isinstance(value, Mapping)):
             merged[key] = value
         elif _other_component(old, value):
-            _log_dropped(here, old, value)
+            _log_dropped(here, old, value, level)
             merged[key] = value
         else:
-            merged[key] = merge(old, value, here)
+            merged[key] = merge(old, value, here, level=level)
     return merged
 
 
@@ -33,10 +35,10 @@ def _other_component(old: Mapping[str, Any], new: Mapping[str, Any]) -> bool:
     return any(identity) and identity != [old.get(k) for k in RESERVED]
 
 
-def _log_dropped(path: str, old: Mapping[str, Any], new: Mapping[str, Any]) -> None:
+def _log_dropped(path: str, old: Mapping[str, Any], new: Mapping[str, Any], level: int) -> None:
     dropped = [k for k in old if k not in new and k not in RESERVED]
     if dropped:
-        log.info("%s is now %s: dropped %s", path, title(new), ", ".join(dropped))
+        log.log(level, "%s is now %s: dropped %s", path, title(new), ", ".join(dropped))
 
 
 def differences(old: Any, new: Any, path: str = "") -> list[str]:

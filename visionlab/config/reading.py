@@ -1,5 +1,6 @@
 """A YAML file with its bases, overrides and interpolation, as plain dicts."""
 
+import logging
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -48,8 +49,9 @@ def _read_file(path: Path, chain: tuple[Path, ...]) -> dict[str, Any]:
         raise ConfigError([f"_base_: expected a path or a list of paths, got {bases!r}"], str(path))
     config: dict[str, Any] = {}
     for base in bases:
-        config = merge(config, _read_file(path.parent / base, (*chain, path)))
-    return merge(config, loaded)
+        config = merge(config, _read_file(path.parent / base, (*chain, path)), level=logging.DEBUG)
+    # what a file says is meant; what a command line drops by the way is told
+    return merge(config, loaded, level=logging.DEBUG)
 
 
 def _load_yaml(path: Path) -> dict[str, Any]:
