@@ -22,6 +22,13 @@ _COLUMNS = {
     "admm": ("LPN, ADMM",),
 }
 _FROM_TV = ", from TV"
+# what wrote the folders
+_RESTORE = "python tools/evaluate.py restore CKPT --problems"
+_COMMANDS = {
+    "proximal.restoration": f"{_RESTORE} blur1 blur2 --iterations 60 --solvers guaranteed admm",
+    "proximal.photos": f"{_RESTORE} denoise --crops 1 3",
+    "proximal.long_runs": f"{_RESTORE} blur1 blur2 --solvers guaranteed --long 1000",
+}
 
 
 def restoration(runs: list[list[str]], note: str) -> FigureTable:
@@ -163,7 +170,7 @@ def main() -> None:
     for table in tables:
         for figure in table.figures:
             print(figure.what, dict(figure.values))
-        publish(table)
+        publish(table.changed(command=_COMMANDS[table.id]))
 
 
 if __name__ == "__main__":
