@@ -198,21 +198,25 @@ def report(args: argparse.Namespace, speed: dict[str, list[float]], difference: 
     rows = []
     for arm, rates in speed.items():
         rate = statistics.median(rates)
-        values: dict[str, Any] = {"rate": rate, "ratio": rate / one}
+        each = ", ".join(f"{b / a:.2f}" for a, b in zip(speed["one"], rates))
+        values: dict[str, Any] = {"rate": rate, "ratio": rate / one, "each": each}
         claims = [at_least("ratio", 1.7)] if arm == "several" and args.ranks == 2 else []
         spread = {"rate": [min(rates), max(rates)]}
         rows.append(Figure(names[arm], values, spread=spread, claims=claims))
         print(f"{names[arm]:46s} {rate:8.1f} samples/s ({min(rates):.1f} .. {max(rates):.1f})  "
               f"{rate / one:.2f}x")  # fmt: skip
-    pairs = ", ".join(f"{b / a:.2f}" for a, b in zip(speed["one"], speed["several"]))
-    print(f"ratio of each repeat: {pairs}; load {os.getloadavg()[0]:.1f}")
+    print(f"ratio of each repeat: {rows[1].values['each']}; load {os.getloadavg()[0]:.1f}")
     print(f"largest difference of the loss over {args.curve_steps} steps: {difference:.1e}")
     publish(
         measured(
             "scale.speed",
             f"Data parallel training of {args.config.stem}, samples per second",
             head="processes",
-            columns=[Column("samples/s", "{rate:.0f}"), Column("against one", "{ratio:.2f}x")],
+            columns=[
+                Column("samples/s", "{rate:.0f}"),
+                Column("against one", "{ratio:.2f}x"),
+                Column("in each repeat", "{each}"),
+            ],
             figures=rows,
             units={"rate": "samples/s", "ratio": "of medians"},
             note=f"Median of {args.repeats} repeats of {args.steps} steps, arms in turn; the "

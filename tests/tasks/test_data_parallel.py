@@ -6,7 +6,12 @@ import torch
 from lightning.pytorch.strategies import DDPStrategy
 from torch import nn
 
-from visionlab.tasks.data_parallel import DataParallel, has_batch_statistics, meet_once_a_step
+from visionlab.tasks.data_parallel import (
+    _BUFFERS,
+    DataParallel,
+    has_batch_statistics,
+    meet_once_a_step,
+)
 
 
 class Probe(L.LightningModule):
@@ -27,9 +32,9 @@ def options(task, monkeypatch, *, device="cpu", **kwargs):
 
 
 def test_buffers_travel_only_where_they_are_statistics(monkeypatch):
-    assert not options(Probe(), monkeypatch)["broadcast_buffers"]
-    assert not options(Probe(nn.LayerNorm(2)), monkeypatch)["broadcast_buffers"]
-    assert options(Probe(nn.BatchNorm1d(2)), monkeypatch)["broadcast_buffers"]
+    assert not options(Probe(), monkeypatch)[_BUFFERS]
+    assert not options(Probe(nn.LayerNorm(2)), monkeypatch)[_BUFFERS]
+    assert options(Probe(nn.BatchNorm1d(2)), monkeypatch)[_BUFFERS]
 
 
 def test_statistics_are_those_of_batches():

@@ -1,8 +1,18 @@
 """DDP whose ranks meet for the gradients of a step and, where it can be, for nothing else."""
 
+import inspect
+
 import lightning as L
 from lightning.pytorch.strategies import DDPStrategy
 from torch import nn
+from torch.nn.parallel import DistributedDataParallel
+
+# the second name since torch 2.14, which warns of the first
+_BUFFERS = (
+    "forward_sync_buffers"
+    if "forward_sync_buffers" in inspect.signature(DistributedDataParallel).parameters
+    else "broadcast_buffers"
+)
 
 
 class DataParallel(DDPStrategy):
@@ -25,7 +35,7 @@ class DataParallel(DDPStrategy):
         task = self.lightning_module
         assert task is not None
         self._ddp_kwargs |= {
-            "broadcast_buffers": has_batch_statistics(task),
+            _BUFFERS: has_batch_statistics(task),
             "gradient_as_bucket_view": True,
             "static_graph": self.root_device.type == "cpu"
             and not self._finds_unused
