@@ -21,14 +21,7 @@ class DataParallel(DDPStrategy):
     Buffers travel from rank 0 before every forward only if the model has batch statistics: all
     others are constants, or the same on every rank. On CPUs the graph is declared static where it
     is, which takes work off cores that compute and communicate at once.
-
-    Args:
-        find_unused_parameters: some parameters get no gradient in some steps.
     """
-
-    def __init__(self, *, find_unused_parameters: bool = False) -> None:
-        super().__init__(find_unused_parameters=find_unused_parameters)
-        self._finds_unused = find_unused_parameters
 
     def configure_ddp(self) -> None:
         """Wrap the task, which is known by now."""
@@ -38,7 +31,7 @@ class DataParallel(DDPStrategy):
             _BUFFERS: has_batch_statistics(task),
             "gradient_as_bucket_view": True,
             "static_graph": self.root_device.type == "cpu"
-            and not self._finds_unused
+            and not self._ddp_kwargs.get("find_unused_parameters")
             and task.trainer.accumulate_grad_batches == 1,
         }
         super().configure_ddp()
